@@ -1,0 +1,3 @@
+module github.com/penstock/penstock/schema
+
+go 1.26.0
