@@ -1,0 +1,135 @@
+package devstack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+)
+
+const (
+	// DefaultRetain is how many tasks the store keeps at most.
+	DefaultRetain = 10_000
+
+	tick       = time.Second
+	evictEvery = 15 * time.Second
+	// tickShare keeps the ticking below 1/tickShare of one core: a tick walks
+	// every key under the store's only lock.
+	tickShare = 20
+)
+
+// StoreParams are the developer's choices.
+type StoreParams struct {
+	// Retain bounds the tasks kept; the oldest leave first, whatever their time
+	// to live. Default DefaultRetain.
+	Retain int
+	// Virtual serves no port: clients reach the store through Dial alone.
+	Virtual bool
+}
+
+// Store is one Redis in this process. It starts empty, always: what it knew is
+// in Kafka, from where the results service rebuilds it.
+type Store struct {
+	redis  *miniredis.Miniredis
+	retain int
+	addr   string
+}
+
+// OpenStore starts a store. Run must run for keys to expire.
+func OpenStore(p StoreParams) (*Store, error) {
+	s := &Store{redis: miniredis.NewMiniRedis(), retain: p.Retain, addr: "localhost:6379"}
+	if s.retain == 0 {
+		s.retain = DefaultRetain
+	}
+	if p.Virtual {
+		return s, nil // the first Dial starts it
+	}
+	if err := s.redis.Start(); err != nil {
+		return nil, fmt.Errorf("start store: %w", err)
+	}
+	s.addr = s.redis.Addr()
+	return s, nil
+}
+
+// Addr is host:port; on a virtual store a name that only Dial knows.
+func (s *Store) Addr() string { return s.addr }
+
+// URL is the store's address in the form a client's configuration has it.
+func (s *Store) URL() string { return "redis://" + s.addr + "/0" }
+
+// Dial connects inside the process, without a socket.
+func (s *Store) Dial(context.Context, string, string) (net.Conn, error) { return s.redis.Dial() }
+
+// Redis is the store itself, for tests that flush or break it.
+func (s *Store) Redis() *miniredis.Miniredis { return s.redis }
+
+// Close stops the store and forgets everything.
+func (s *Store) Close() { s.redis.Close() }
+
+// Run lets time pass for the keys, until ctx is done, and bounds how many tasks
+// are kept. The store's own clock would walk every key at every command, which
+// at 10,000 tasks makes a read a hundred times slower; so we tick it.
+func (s *Store) Run(ctx context.Context) {
+	last, evicted := time.Now(), time.Now()
+	timer := time.NewTimer(tick)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		s.redis.FastForward(began.Sub(last))
+		last = began
+		if began.Sub(evicted) >= evictEvery {
+			s.Evict()
+			evicted = began
+		}
+		timer.Reset(max(tick, tickShare*time.Since(began)))
+	}
+}
+
+// Evict removes the oldest tasks beyond the bound and returns how many. Of an
+// evicted task only Kafka knows the result.
+func (s *Store) Evict() int {
+	tasks := make(map[string][]string) // id → its keys
+	for _, key := range s.redis.Keys() {
+		if id, ok := taskOf(key); ok {
+			tasks[id] = append(tasks[id], key)
+		}
+	}
+	if len(tasks) <= s.retain {
+		return 0
+	}
+	ids := make([]string, 0, len(tasks))
+	for id := range tasks {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids) // ids begin with their time
+	old := ids[:len(ids)-s.retain]
+	for _, id := range old {
+		for _, key := range tasks[id] {
+			s.redis.Del(key)
+		}
+	}
+	return len(old)
+}
+
+// taskOf returns the task a key is about: penstock:{p}:task:<id>, or :events:.
+func taskOf(key string) (id string, ok bool) {
+	rest, ok := strings.CutPrefix(key, "penstock:{")
+	if !ok {
+		return "", false
+	}
+	_, rest, ok = strings.Cut(rest, "}:")
+	if !ok {
+		return "", false
+	}
+	kind, id, ok := strings.Cut(rest, ":")
+	return id, ok && (kind == "task" || kind == "events")
+}
