@@ -48,6 +48,9 @@ type Tier struct {
 // Topic is the name of the tier's topic.
 func (t Tier) Topic() string { return retryPrefix + t.Name }
 
+// IsRetry reports whether a topic is a retry tier's.
+func IsRetry(name string) bool { return strings.HasPrefix(name, retryPrefix) }
+
 // Tiers returns the retry tiers, shortest first.
 func Tiers() []Tier {
 	return []Tier{

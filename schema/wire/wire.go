@@ -285,3 +285,11 @@ func DecodeTerminal(r Record) (*terminal.Terminal, error) {
 	}
 	return &t, nil
 }
+
+// Control writes a record of `penstock.control`: JSON that an operator's job
+// or decision is kept in, keyed by its id.
+func Control(key string, value []byte, at time.Time) Record {
+	h := make(headerList, 0, 8)
+	h.attributes(key, TypeControl, "/penstock", key, at)
+	return Record{Key: []byte(key), Value: value, Headers: h}
+}

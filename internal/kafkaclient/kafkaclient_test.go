@@ -1,0 +1,124 @@
+package kafkaclient_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/topic"
+)
+
+func setup(t *testing.T, opts ...kfake.Opt) (*kfake.Cluster, *kgo.Client) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cl, err := kafkaclient.New(kafkaclient.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"},
+		slog.New(slog.DiscardHandler), kafkaclient.ProducerOpts(1<<20)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cluster, cl
+}
+
+func plan(t *testing.T, p topic.Params) []topic.Topic {
+	t.Helper()
+	out, err := topic.Plan(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestEnsureTopics(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	t.Run("creates the plan, and a second time changes nothing", func(t *testing.T) {
+		_, cl := setup(t)
+		want := plan(t, topic.Params{Replication: 1, Pools: []string{"default", "embed"}})
+		for range 2 {
+			if err := kafkaclient.EnsureTopics(ctx, cl, want, quiet); err != nil {
+				t.Fatal(err)
+			}
+		}
+		have, err := kadm.NewClient(cl).ListTopics(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(have) != len(want) {
+			t.Errorf("cluster has %d topics, the plan %d", len(have), len(want))
+		}
+		n, err := kafkaclient.Partitions(ctx, cl, topic.Tasks("embed", task.Bulk))
+		if err != nil || n != 12 {
+			t.Errorf("Partitions = %d, %v; want 12", n, err)
+		}
+	})
+	t.Run("refuses another partition count of the results", func(t *testing.T) {
+		cluster, cl := setup(t)
+		if err := cluster.CreateTopic(topic.Results, 3, nil); err != nil {
+			t.Fatal(err)
+		}
+		err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet)
+		if !errors.Is(err, kafkaclient.ErrTopics) || !strings.Contains(err.Error(), "set partitions to 3") {
+			t.Errorf("err = %v; want ErrTopics with the cure", err)
+		}
+	})
+	t.Run("refuses compacted results", func(t *testing.T) {
+		cluster, cl := setup(t)
+		if err := cluster.CreateTopic(topic.Results, 12, map[string]string{"cleanup.policy": "compact"}); err != nil {
+			t.Fatal(err)
+		}
+		err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet)
+		if !errors.Is(err, kafkaclient.ErrTopics) {
+			t.Errorf("err = %v; want ErrTopics", err)
+		}
+	})
+	t.Run("refuses three replicas with one in sync", func(t *testing.T) {
+		_, cl := setup(t, kfake.NumBrokers(3))
+		bad := plan(t, topic.Params{Replication: 3, MinISR: 1})
+		err := kafkaclient.EnsureTopics(ctx, cl, bad, quiet)
+		if !errors.Is(err, kafkaclient.ErrTopics) || !strings.Contains(err.Error(), "min.insync.replicas") {
+			t.Errorf("err = %v; want ErrTopics about min.insync.replicas", err)
+		}
+	})
+}
+
+func TestPartitionerAgreesWithTheSchema(t *testing.T) {
+	const n = 12
+	per := kafkaclient.Partitioner().ForTopic(topic.Results)
+	for _, id := range []task.ID{"task_a", "task_bb", "task_ccc", "task_dddd", "x"} {
+		rec := &kgo.Record{Key: []byte(id)}
+		if got, want := per.Partition(rec, n), int(topic.ResultsPartition(id, n)); got != want {
+			t.Errorf("%s: client places it in %d, schema in %d", id, got, want)
+		}
+		kafkaclient.PinPartition(rec, 0)
+		if got := per.Partition(rec, n); got != 0 {
+			t.Errorf("%s: pinned to 0, placed in %d", id, got)
+		}
+		kafkaclient.PinPartition(rec, 11)
+		if got := per.Partition(rec, n); got != 11 {
+			t.Errorf("%s: pinned to 11, placed in %d", id, got)
+		}
+	}
+}
+
+func TestConfigNamesEveryFault(t *testing.T) {
+	err := kafkaclient.Config{Brokers: []string{"nohost"}, Username: "u"}.Validate()
+	if err == nil || !strings.Contains(err.Error(), "nohost") || !strings.Contains(err.Error(), "password") {
+		t.Errorf("err = %v; want both faults", err)
+	}
+}

@@ -1,0 +1,130 @@
+package kafkaclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/penstock/penstock/schema/topic"
+)
+
+// ErrTopics is returned when the cluster's topics contradict the plan in a way
+// that would lose or misplace records.
+var ErrTopics = errors.New("topics do not fit the plan")
+
+// EnsureTopics creates what the plan has and the cluster lacks, and checks the
+// rest. It refuses, with ErrTopics:
+//   - another partition count of penstock.results: a task's terminals must stay
+//     in one partition for life;
+//   - a compacted penstock.results: compaction keeps the last record of a key,
+//     and here the first wins;
+//   - replication of 3 or more with one in-sync replica: acks=all would promise
+//     what one disk holds.
+//
+// A single replica is only warned about.
+func EnsureTopics(ctx context.Context, cl *kgo.Client, plan []topic.Topic, log *slog.Logger) error {
+	adm := kadm.NewClient(cl)
+	have, err := adm.ListTopics(ctx)
+	if err != nil {
+		return fmt.Errorf("list topics: %w", err)
+	}
+	var errs []error
+	for _, want := range plan {
+		if found, ok := have[want.Name]; ok && found.Err == nil {
+			errs = append(errs, checkTopic(want, found))
+			continue
+		}
+		errs = append(errs, createTopic(ctx, adm, want, log))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return checkConfigs(ctx, adm, plan, log)
+}
+
+func createTopic(ctx context.Context, adm *kadm.Client, t topic.Topic, log *slog.Logger) error {
+	configs := make(map[string]*string, len(t.Config))
+	for k, v := range t.Config {
+		configs[k] = kadm.StringPtr(v)
+	}
+	_, err := adm.CreateTopic(ctx, t.Partitions, t.Replication, configs, t.Name)
+	if errors.Is(err, kerr.TopicAlreadyExists) {
+		return nil // another service of ours was faster
+	}
+	if err != nil {
+		return fmt.Errorf("create topic %s: %w", t.Name, err)
+	}
+	log.Info("topic created", "topic", t.Name, "partitions", t.Partitions, "replication", t.Replication)
+	return nil
+}
+
+func checkTopic(want topic.Topic, found kadm.TopicDetail) error {
+	if n := int32(len(found.Partitions)); want.Name == topic.Results && n != want.Partitions {
+		return fmt.Errorf("%w: %s has %d partitions and is planned with %d; the count is fixed for life, set partitions to %d",
+			ErrTopics, want.Name, n, want.Partitions, n)
+	}
+	return nil
+}
+
+func checkConfigs(ctx context.Context, adm *kadm.Client, plan []topic.Topic, log *slog.Logger) error {
+	names := make([]string, len(plan))
+	for i, t := range plan {
+		names[i] = t.Name
+	}
+	details, err := adm.ListTopics(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("list topics: %w", err)
+	}
+	configs, err := adm.DescribeTopicConfigs(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("describe topic configs: %w", err)
+	}
+	var errs []error
+	lone := 0
+	for _, rc := range configs {
+		replicas := details[rc.Name].Partitions.NumReplicas()
+		if replicas == 1 {
+			lone++
+		}
+		for _, c := range rc.Configs {
+			switch {
+			case c.Key == "min.insync.replicas" && replicas >= 3 && c.MaybeValue() == "1":
+				errs = append(errs, fmt.Errorf("%w: %s has %d replicas and min.insync.replicas=1; set it to 2", ErrTopics, rc.Name, replicas))
+			case c.Key == "cleanup.policy" && rc.Name == topic.Results && c.MaybeValue() != "delete":
+				errs = append(errs, fmt.Errorf("%w: %s has cleanup.policy=%s; it must be delete", ErrTopics, rc.Name, c.MaybeValue()))
+			}
+		}
+	}
+	if lone > 0 {
+		log.Warn("topics have one replica: a lost disk loses accepted tasks", "topics", lone)
+	}
+	return errors.Join(errs...)
+}
+
+// Partitions returns how many partitions a topic has.
+func Partitions(ctx context.Context, cl *kgo.Client, name string) (int32, error) {
+	topics, err := kadm.NewClient(cl).ListTopics(ctx, name)
+	if err != nil {
+		return 0, fmt.Errorf("list topic %s: %w", name, err)
+	}
+	t, ok := topics[name]
+	if !ok || t.Err != nil {
+		return 0, fmt.Errorf("topic %s: %w", name, errors.Join(kerr.UnknownTopicOrPartition, t.Err))
+	}
+	return int32(len(t.Partitions)), nil
+}
+
+// Replication returns the replication factor that the cluster can carry, up to
+// three.
+func Replication(ctx context.Context, cl *kgo.Client) (int16, error) {
+	brokers, err := kadm.NewClient(cl).ListBrokers(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("list brokers: %w", err)
+	}
+	return int16(min(len(brokers), 3)), nil
+}

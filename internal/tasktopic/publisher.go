@@ -1,0 +1,219 @@
+// Package tasktopic is the only writer of Penstock's topics: it encodes a
+// record, places it, and answers only for what the brokers acknowledged.
+//
+// Delivery promise: a nil error means that every in-sync replica has the
+// record. ErrFull and ErrTooLarge mean that it was certainly not written. Any
+// other error wraps ErrUnknown: it may have been written, and writing it again
+// is safe, because readers take the first record of a task and ignore the rest.
+package tasktopic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/telemetry"
+	"github.com/penstock/penstock/schema/deadletter"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/schema/wire"
+)
+
+// Errors of a produce.
+var (
+	ErrFull     = errors.New("produce buffer is full")
+	ErrTooLarge = errors.New("record is larger than the topic takes")
+	ErrUnknown  = errors.New("outcome of the produce is unknown")
+)
+
+// Ack says where a record lies.
+type Ack struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Timestamp time.Time // as the client set it
+}
+
+// Params are the developer's choices.
+type Params struct {
+	ResultsPartitions int32         // as the cluster has them; fixed for life
+	Wait              time.Duration // the longest a synchronous produce waits; default DeliveryTimeout + 2 s
+}
+
+// Publisher writes records. It is safe for concurrent use, and does not own
+// the client.
+type Publisher struct {
+	cl    *kgo.Client
+	p     Params
+	clock *Clock
+}
+
+// NewPublisher returns a publisher on a client made with
+// kafkaclient.ProducerOpts.
+func NewPublisher(cl *kgo.Client, p Params) *Publisher {
+	if p.Wait == 0 {
+		p.Wait = kafkaclient.DeliveryTimeout + 2*time.Second
+	}
+	return &Publisher{cl: cl, p: p, clock: &Clock{}}
+}
+
+// Task publishes an accepted task for the first time.
+func (p *Publisher) Task(ctx context.Context, t *task.Task, pool string, pr task.Progress) (Ack, error) {
+	rec, err := wire.EncodeTask(t, pr, telemetry.TraceParent(ctx))
+	if err != nil {
+		return Ack{}, err
+	}
+	return p.produce(ctx, record(rec, topic.Tasks(pool, t.Class)))
+}
+
+// Republish writes the same key and value again with new progress: to a retry
+// tier, back to a tasks topic, or on a redrive.
+func (p *Publisher) Republish(ctx context.Context, rec wire.Record, t *task.Task, to string, pr task.Progress) (Ack, error) {
+	out, err := republished(rec, t, pr)
+	if err != nil {
+		return Ack{}, err
+	}
+	return p.produce(ctx, record(out, to))
+}
+
+// RepublishAsync is Republish for the hot path; see TerminalAsync.
+func (p *Publisher) RepublishAsync(rec wire.Record, t *task.Task, to string, pr task.Progress, done func(Ack, error)) {
+	out, err := republished(rec, t, pr)
+	if err != nil {
+		done(Ack{}, err)
+		return
+	}
+	p.produceAsync(record(out, to), done)
+}
+
+// republished keeps the trace that the record travels under.
+func republished(rec wire.Record, t *task.Task, pr task.Progress) (wire.Record, error) {
+	traceparent, _ := rec.Get(wire.HeaderTraceparent)
+	return wire.Republish(rec, t, pr, traceparent)
+}
+
+// Terminal publishes a record of penstock.results in the task's partition.
+func (p *Publisher) Terminal(ctx context.Context, t *terminal.Terminal) (Ack, error) {
+	rec, err := p.terminal(t, telemetry.TraceParent(ctx))
+	if err != nil {
+		return Ack{}, err
+	}
+	return p.produce(ctx, rec)
+}
+
+// TerminalAsync is Terminal for the hot path: done is called once, possibly
+// before TerminalAsync returns, from the client's goroutine. It must not block.
+func (p *Publisher) TerminalAsync(t *terminal.Terminal, done func(Ack, error)) {
+	rec, err := p.terminal(t, "")
+	if err != nil {
+		done(Ack{}, err)
+		return
+	}
+	p.produceAsync(rec, done)
+}
+
+func (p *Publisher) terminal(t *terminal.Terminal, traceparent string) (*kgo.Record, error) {
+	if p.p.ResultsPartitions < 1 {
+		return nil, errors.New("publisher does not know the partition count of " + topic.Results)
+	}
+	out, err := wire.EncodeTerminal(t, traceparent)
+	if err != nil {
+		return nil, err
+	}
+	rec := record(out, topic.Results)
+	kafkaclient.PinPartition(rec, topic.ResultsPartition(t.TaskID, p.p.ResultsPartitions))
+	return rec, nil
+}
+
+// DeadLetter publishes a record we gave up on, with its lineage.
+func (p *Publisher) DeadLetter(ctx context.Context, original wire.Record, l deadletter.Letter) (Ack, error) {
+	out, err := wire.EncodeDeadLetter(original, l)
+	if err != nil {
+		return Ack{}, err
+	}
+	return p.produce(ctx, record(out, topic.DeadLetters))
+}
+
+// Control publishes a record of an operator's job.
+func (p *Publisher) Control(ctx context.Context, key string, value []byte) (Ack, error) {
+	return p.produce(ctx, record(wire.Control(key, value, time.Now()), topic.Control))
+}
+
+// BrokerNow is the present by the brokers' clock, as far as it is known.
+func (p *Publisher) BrokerNow() time.Time { return p.clock.Now() }
+
+// Observe tells the publisher's clock with which LogAppendTime a record of a
+// retry topic was read. Records that this publisher wrote teach it the
+// brokers' time; others are ignored.
+func (p *Publisher) Observe(topic string, partition int32, offset int64, stamped time.Time) {
+	p.clock.observe(place{topic, partition, offset}, stamped)
+}
+
+// produce writes one record and waits for its acknowledgement. The wait does
+// not end with ctx: a record given to Kafka is not taken back because a caller
+// hung up, and its outcome would be unknown.
+func (p *Publisher) produce(ctx context.Context, rec *kgo.Record) (Ack, error) {
+	type result struct {
+		ack Ack
+		err error
+	}
+	done := make(chan result, 1) // one answer, whether or not anybody still waits
+	p.produceAsync(rec, func(a Ack, err error) { done <- result{a, err} })
+	timer := time.NewTimer(p.p.Wait)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.ack, r.err
+	case <-timer.C:
+		return Ack{}, fmt.Errorf("produce to %s: no acknowledgement within %s: %w", rec.Topic, p.p.Wait, ErrUnknown)
+	}
+}
+
+func (p *Publisher) produceAsync(rec *kgo.Record, done func(Ack, error)) {
+	sent := time.Now()
+	p.cl.TryProduce(context.Background(), rec, func(r *kgo.Record, err error) {
+		if err != nil {
+			done(Ack{}, classify(rec.Topic, err))
+			return
+		}
+		if topic.IsRetry(r.Topic) {
+			p.clock.acked(place{r.Topic, r.Partition, r.Offset}, sent, time.Now())
+		}
+		done(Ack{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp}, nil)
+	})
+}
+
+func classify(to string, err error) error {
+	switch {
+	case errors.Is(err, kgo.ErrMaxBuffered):
+		return fmt.Errorf("produce to %s: %w", to, ErrFull)
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return fmt.Errorf("produce to %s: %w", to, ErrTooLarge)
+	default:
+		return fmt.Errorf("produce to %s: %w: %w", to, ErrUnknown, err)
+	}
+}
+
+func record(r wire.Record, to string) *kgo.Record {
+	headers := make([]kgo.RecordHeader, len(r.Headers))
+	for i, h := range r.Headers {
+		headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
+	}
+	return &kgo.Record{Topic: to, Key: r.Key, Value: r.Value, Headers: headers}
+}
+
+// FromKgo returns the contract's view of a consumed record. It shares the
+// record's bytes.
+func FromKgo(r *kgo.Record) wire.Record {
+	headers := make([]wire.Header, len(r.Headers))
+	for i, h := range r.Headers {
+		headers[i] = wire.Header{Key: h.Key, Value: h.Value}
+	}
+	return wire.Record{Key: r.Key, Value: r.Value, Headers: headers}
+}
