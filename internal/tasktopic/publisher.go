@@ -72,6 +72,17 @@ func (p *Publisher) Task(ctx context.Context, t *task.Task, pool string, pr task
 	return p.produce(ctx, record(rec, topic.Tasks(pool, t.Class)))
 }
 
+// TaskAsync is Task for the hot path; see TerminalAsync. Tasks of one key are
+// written in the order of the calls.
+func (p *Publisher) TaskAsync(ctx context.Context, t *task.Task, pool string, pr task.Progress, done func(Ack, error)) {
+	rec, err := wire.EncodeTask(t, pr, telemetry.TraceParent(ctx))
+	if err != nil {
+		done(Ack{}, err)
+		return
+	}
+	p.produceAsync(record(rec, topic.Tasks(pool, t.Class)), done)
+}
+
 // Republish writes the same key and value again with new progress: to a retry
 // tier, back to a tasks topic, or on a redrive.
 func (p *Publisher) Republish(ctx context.Context, rec wire.Record, t *task.Task, to string, pr task.Progress) (Ack, error) {
