@@ -1,0 +1,11 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// commands returns every verb.
+func (e *env) commands() []*cobra.Command {
+	return []*cobra.Command{
+		e.submit(), e.get(), e.wait(), e.tail(), e.cancel(), e.list(),
+		e.topics(), e.doctor(), e.version(),
+	}
+}
