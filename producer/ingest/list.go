@@ -1,0 +1,107 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/penstock/penstock/internal/tasktopic"
+	"github.com/penstock/penstock/schema/task"
+)
+
+// Result is the outcome of one task of a list.
+type Result struct {
+	Receipt Receipt
+	Err     error
+}
+
+// AcceptAll accepts n tasks and returns their outcomes in the order given; item
+// makes the i-th submission, or says why there is none. One that fails does not
+// keep out the others. Tasks are handed to Kafka in the order given, so those
+// of one ordering key keep it.
+func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submission, error)) []Result {
+	ctx = context.WithoutCancel(ctx)
+	l := &list{results: make([]Result, n), decided: make([]bool, n), left: n, done: make(chan struct{})}
+	began := time.Now()
+	for i := range n {
+		in.start(ctx, func() (Submission, error) { return item(i) }, func(r Receipt, err error) {
+			if l.decide(i, Result{r, err}) {
+				in.d.Metrics.accepted(r, err, time.Since(began))
+			}
+		})
+	}
+	if n == 0 {
+		return l.results
+	}
+	timer := time.NewTimer(in.p.PublishWait)
+	defer timer.Stop()
+	select {
+	case <-l.done:
+	case <-timer.C:
+	}
+	return l.close(in.d.Metrics)
+}
+
+// start is accept without waiting for the acknowledgement.
+func (in *Intake) start(ctx context.Context, item func() (Submission, error), done func(Receipt, error)) {
+	s, err := item()
+	if err != nil {
+		done(Receipt{}, err)
+		return
+	}
+	d, err := in.draft(s)
+	if err != nil {
+		done(Receipt{}, err)
+		return
+	}
+	if s.Key != "" {
+		known, err := in.recall(ctx, d)
+		if err != nil || known {
+			done(Receipt{ID: d.task.ID, Repeat: known}, err)
+			return
+		}
+	}
+	in.d.Publisher.TaskAsync(ctx, d.task, d.pool, task.Progress{}, func(_ tasktopic.Ack, err error) {
+		done(in.settled(d, err))
+	})
+}
+
+// list gathers outcomes that come from several goroutines.
+type list struct {
+	mu      sync.Mutex // guards all but done
+	results []Result
+	decided []bool
+	left    int
+	closed  bool
+	done    chan struct{} // closed with the last outcome
+}
+
+// decide takes the first outcome of an item and reports whether it counts.
+func (l *list) decide(i int, r Result) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.decided[i] {
+		return false
+	}
+	l.results[i], l.decided[i] = r, true
+	if l.left--; l.left == 0 {
+		close(l.done)
+	}
+	return true
+}
+
+// close ends the wait: what nobody has decided by now is unknown.
+func (l *list) close(m *Metrics) []Result {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for i := range l.results {
+		if !l.decided[i] {
+			err := publishFault(fmt.Errorf("list item %d: %w", i, tasktopic.ErrUnknown))
+			l.results[i].Err = err
+			m.Refused(err)
+		}
+	}
+	return l.results
+}

@@ -1,0 +1,94 @@
+package ingest
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"github.com/penstock/penstock/schema/fault"
+	"github.com/penstock/penstock/schema/task"
+)
+
+// quietTime is how long Redis is left alone after it failed to answer, so that
+// a hung Redis costs one submit its timeout, not all of them.
+const quietTime = time.Second
+
+// recall asks Redis about the key of a draft. known means that the task is
+// durable already; the draft then has its id. The error is fault.Conflict for a
+// key that came with another body. While Redis does not answer nothing is
+// known, and the deterministic id alone keeps a repeat from running twice.
+func (in *Intake) recall(ctx context.Context, d *draft) (known bool, err error) {
+	if !in.memoryAnswers() {
+		return false, nil
+	}
+	hash := hex.EncodeToString(d.bodyHash[:])
+	var seenHash string
+	var seenID task.ID
+	ok := in.ask(ctx, func(ctx context.Context) (err error) {
+		seenHash, seenID, err = in.d.Memory.Fingerprint(ctx, d.task.Tenant, d.key, hash, d.task.ID)
+		return err
+	})
+	if !ok {
+		return false, nil
+	}
+	if seenHash != "" && seenHash != hash {
+		return false, fault.New(fault.Conflict, "the Idempotency-Key was used with another body; use a new key for a new task")
+	}
+	return in.published(ctx, d, seenID), nil
+}
+
+// published looks for the task under the id the key had at first, then under
+// those of this bucket and the one before. A task that is found gives the draft
+// its id. A key that is known but whose task is not keeps its first id.
+func (in *Intake) published(ctx context.Context, d *draft, seen task.ID) bool {
+	current := d.task.ID
+	if seen != "" {
+		d.task.ID = seen
+	}
+	tried := map[task.ID]bool{"": true}
+	for _, id := range []task.ID{seen, current, d.earlier} {
+		if tried[id] {
+			continue
+		}
+		tried[id] = true
+		known := false
+		ok := in.ask(ctx, func(ctx context.Context) (err error) {
+			known, err = in.d.Memory.Known(ctx, id)
+			return err
+		})
+		if !ok {
+			return false
+		}
+		if known {
+			d.task.ID = id
+			return true
+		}
+	}
+	return false
+}
+
+// remember tells Redis at once that a keyed task is durable, so that a repeat
+// need not write it again.
+func (in *Intake) remember(ctx context.Context, d *draft) {
+	if in.memoryAnswers() {
+		in.ask(ctx, func(ctx context.Context) error {
+			return in.d.Memory.Queued(ctx, []Hint{d.hint()})
+		})
+	}
+}
+
+func (in *Intake) memoryAnswers() bool { return time.Now().UnixNano() >= in.quiet.Load() }
+
+// ask puts one question to Redis and reports whether it was answered.
+func (in *Intake) ask(ctx context.Context, question func(context.Context) error) bool {
+	ctx, cancel := context.WithTimeout(ctx, in.p.MemoryTimeout)
+	defer cancel()
+	err := question(ctx)
+	if err == nil {
+		return true
+	}
+	in.quiet.Store(time.Now().Add(quietTime).UnixNano())
+	in.d.Metrics.memoryFailed()
+	in.d.Log.Debug("redis did not answer, idempotency is by id alone", "err", err)
+	return false
+}
