@@ -1,0 +1,95 @@
+package redrive
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/penstock/penstock/schema/task"
+)
+
+// entryVersion is the version of the entries this package writes and reads.
+const entryVersion = 1
+
+// entryType says what an entry reports or asks for.
+type entryType string
+
+// Types of entries. The topic is shared: other types are other people's.
+const (
+	entryPrefix = "redrive."
+
+	entrySelected  entryType = "redrive.selected"  // some letters of a job that is about to be created
+	entryCreated   entryType = "redrive.created"   // the job; it exists from here on
+	entryClaimed   entryType = "redrive.claimed"   // a worker wants to run it
+	entryBeat      entryType = "redrive.beat"      // its owner is alive
+	entryStep      entryType = "redrive.step"      // one letter has an outcome
+	entryReleased  entryType = "redrive.released"  // its owner stopped, with nothing in flight
+	entryPaused    entryType = "redrive.paused"    // an operator's wish
+	entryResumed   entryType = "redrive.resumed"   // likewise
+	entryCancelled entryType = "redrive.cancelled" // likewise
+)
+
+// entry is the value of a record on penstock.control, keyed by job id. Only
+// the fields of its type are set.
+type entry struct {
+	SchemaVersion int       `json:"schema_version"`
+	Type          entryType `json:"type"`
+	Job           string    `json:"job"`
+	At            time.Time `json:"at"`
+	Owner         string    `json:"owner,omitempty"`
+	Epoch         int       `json:"epoch,omitempty"`
+	Spec          *Spec     `json:"spec,omitempty"`    // created
+	Total         int       `json:"total,omitempty"`   // created: letters that the selected entries hold
+	Letters       []Ref     `json:"letters,omitempty"` // selected
+	Step          *step     `json:"step,omitempty"`
+	Reason        string    `json:"reason,omitempty"` // released: why the job cannot go on by itself
+}
+
+// step is the outcome of one letter in one job.
+type step struct {
+	Letter     Ref      `json:"letter"`
+	Death      identity `json:"death"`
+	TaskID     task.ID  `json:"task_id,omitempty"`
+	Generation uint8    `json:"generation"` // that was opened
+	Outcome    Outcome  `json:"outcome"`
+	Reason     Reason   `json:"reason,omitempty"`
+}
+
+// selectedPerEntry bounds one selected entry to about 200 KiB.
+const selectedPerEntry = 10_000
+
+var errEntry = errors.New("undecodable control entry")
+
+func encodeEntry(e entry) ([]byte, error) {
+	e.SchemaVersion = entryVersion
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("encode control entry: %w", err)
+	}
+	return b, nil
+}
+
+// decodeEntry reads an entry. The second result is false for an entry of
+// somebody else, which is no error.
+func decodeEntry(value []byte) (entry, bool, error) {
+	var head struct {
+		SchemaVersion int    `json:"schema_version"`
+		Type          string `json:"type"`
+	}
+	if err := json.Unmarshal(value, &head); err != nil {
+		return entry{}, false, fmt.Errorf("%w: %w", errEntry, err)
+	}
+	if !strings.HasPrefix(head.Type, entryPrefix) {
+		return entry{}, false, nil
+	}
+	var e entry
+	if err := json.Unmarshal(value, &e); err != nil {
+		return entry{}, false, fmt.Errorf("%w: %w", errEntry, err)
+	}
+	if e.SchemaVersion != entryVersion || e.Job == "" || (e.Type == entryStep && e.Step == nil) || (e.Type == entryCreated && e.Spec == nil) {
+		return entry{}, false, fmt.Errorf("%w: %s of version %d", errEntry, e.Type, e.SchemaVersion)
+	}
+	return e, true, nil
+}

@@ -1,0 +1,315 @@
+package redrive
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// ledger folds penstock.control into the jobs. The topic has one partition, so
+// every worker folds the same entries in the same order to the same jobs: a
+// claim is granted by the first entry with the next epoch, with no lock and no
+// comparison of clocks between workers.
+//
+// Guarantee: at most one worker believes it owns a job and is right. One that
+// is wrong (it slept past its lease) can only repeat steps, which is harmless.
+type ledger struct {
+	mu       sync.Mutex
+	jobs     map[string]*job
+	selected map[string][]Ref // of jobs whose created entry has not come yet
+	pending  []string         // keys of selected, oldest first
+	next     int64            // offset after the last entry
+	changed  chan struct{}    // closed and replaced on every change
+}
+
+const (
+	// maxPending bounds selections whose creator died before the created entry.
+	maxPending = 32
+	// maxEnded bounds the ended jobs that are remembered.
+	maxEnded = 1000
+)
+
+func newLedger() *ledger {
+	return &ledger{jobs: map[string]*job{}, selected: map[string][]Ref{}, changed: make(chan struct{})}
+}
+
+// apply folds one entry. heard is when its author was alive, by our clock.
+func (g *ledger) apply(e entry, heard time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch e.Type {
+	case entrySelected:
+		g.selectLetters(e)
+	case entryCreated:
+		g.create(e, heard)
+	default:
+		if j, ok := g.jobs[e.Job]; ok {
+			j.apply(e, heard)
+		}
+	}
+	if j, ok := g.jobs[e.Job]; ok && j.State.ended() {
+		g.forgetEnded()
+	}
+}
+
+// advance notes how far the topic was read and wakes whoever waits.
+func (g *ledger) advance(next int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.next = max(g.next, next)
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+func (g *ledger) selectLetters(e entry) {
+	if _, known := g.selected[e.Job]; !known {
+		g.pending = append(g.pending, e.Job)
+	}
+	g.selected[e.Job] = append(g.selected[e.Job], e.Letters...)
+	if len(g.pending) > maxPending {
+		delete(g.selected, g.pending[0])
+		g.pending = g.pending[1:]
+	}
+}
+
+func (g *ledger) create(e entry, heard time.Time) {
+	if _, twice := g.jobs[e.Job]; twice {
+		return
+	}
+	letters := g.selected[e.Job]
+	delete(g.selected, e.Job)
+	g.pending = slices.DeleteFunc(g.pending, func(id string) bool { return id == e.Job })
+	j := &job{
+		Job: Job{ID: e.Job, State: JobRunning, Spec: *e.Spec, Total: e.Total, CreatedAt: e.At, UpdatedAt: e.At,
+			SkippedFor: map[Reason]int{}, SkippedExamples: []Skip{}},
+		beat: heard, letters: letters, done: map[Ref]bool{},
+	}
+	g.jobs[e.Job] = j
+	if len(letters) != e.Total { // the head of the topic passed its retention
+		j.Reason = "the list of its letters is past the retention of the control topic"
+		j.end(JobCancelled, e.At)
+	}
+}
+
+func (g *ledger) forgetEnded() {
+	var ended []*job
+	for _, j := range g.jobs {
+		if j.State.ended() {
+			ended = append(ended, j)
+		}
+	}
+	if len(ended) <= maxEnded {
+		return
+	}
+	oldest := slices.MinFunc(ended, func(a, b *job) int { return cmp.Compare(a.ID, b.ID) })
+	delete(g.jobs, oldest.ID)
+}
+
+func (j *job) apply(e entry, heard time.Time) {
+	if j.State.ended() {
+		return
+	}
+	j.UpdatedAt = e.At
+	if e.Owner != "" && e.Owner == j.Owner && e.Epoch == j.epoch {
+		j.beat = heard
+	}
+	switch e.Type {
+	case entryClaimed:
+		j.claim(e, heard)
+	case entryStep:
+		j.step(e.Step)
+	case entryReleased:
+		j.release(e)
+	case entryPaused:
+		j.stop(e, []JobState{JobRunning}, JobPausing, JobPaused)
+	case entryCancelled:
+		j.stop(e, []JobState{JobRunning, JobPausing, JobPaused}, JobCancelling, JobCancelled)
+	case entryResumed:
+		if j.State == JobPaused || j.State == JobPausing {
+			j.State, j.Reason = JobRunning, ""
+		}
+	}
+}
+
+func (j *job) claim(e entry, heard time.Time) {
+	if !j.State.claimable() || e.Epoch != j.epoch+1 {
+		return // another worker's claim came first
+	}
+	j.inherited, j.dirty = j.dirty, true
+	j.epoch, j.Owner, j.beat = e.Epoch, e.Owner, heard
+}
+
+func (j *job) step(s *step) {
+	if j.done[s.Letter] {
+		return // a repeat after a crash
+	}
+	j.done[s.Letter] = true
+	if s.Outcome == Redriven {
+		j.Redriven++
+		return
+	}
+	j.Skipped++
+	j.SkippedFor[s.Reason]++
+	if len(j.SkippedExamples) < maxExamples {
+		j.SkippedExamples = append(j.SkippedExamples, Skip{s.Letter, s.TaskID, s.Reason})
+	}
+}
+
+// release ends an ownership; only the present owner's counts. With a reason
+// the owner could not go on, and letters may be half done.
+func (j *job) release(e entry) {
+	if e.Epoch != j.epoch || e.Owner != j.Owner {
+		return
+	}
+	j.Owner, j.dirty = "", e.Reason != ""
+	switch {
+	case len(j.done) >= j.Total:
+		j.end(JobCompleted, e.At)
+	case e.Reason != "":
+		j.State, j.Reason = JobPaused, e.Reason
+	case j.State == JobCancelling:
+		j.end(JobCancelled, e.At)
+	case j.State == JobPausing:
+		j.State = JobPaused
+	}
+}
+
+// stop moves to a state at once when no letter can be half done, else to the
+// one in which an owner finishes those that are.
+func (j *job) stop(e entry, from []JobState, soon, now JobState) {
+	switch {
+	case !slices.Contains(from, j.State):
+	case j.dirty:
+		j.State = soon
+	case now.ended():
+		j.end(now, e.At)
+	default:
+		j.State = now
+	}
+}
+
+// await returns once the entry at an offset is folded.
+func (g *ledger) await(ctx context.Context, offset int64) error {
+	for {
+		g.mu.Lock()
+		reached, changed := g.next > offset, g.changed
+		g.mu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// wake returns a channel that is closed at the next change.
+func (g *ledger) wake() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+// job returns the view of one job.
+func (g *ledger) job(id string) (Job, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if j, ok := g.jobs[id]; ok {
+		return j.view(), true
+	}
+	return Job{}, false
+}
+
+// list returns the jobs with ids below before (empty: all), newest first.
+func (g *ledger) list(state JobState, before string, limit int) (out []Job, more bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, j := range g.jobs {
+		if (state == "" || j.State == state) && (before == "" || j.ID < before) {
+			out = append(out, j.view())
+		}
+	}
+	slices.SortFunc(out, func(a, b Job) int { return cmp.Compare(b.ID, a.ID) })
+	if len(out) > limit {
+		return out[:limit], true
+	}
+	return out, false
+}
+
+// counts returns how many jobs there are in each state.
+func (g *ledger) counts() map[JobState]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := map[JobState]int{}
+	for _, j := range g.jobs {
+		out[j.State]++
+	}
+	return out
+}
+
+// offer is a job that waits for an owner.
+type offer struct {
+	id    string
+	epoch int // to claim it with
+}
+
+// offers returns the jobs without a living owner, oldest first.
+func (g *ledger) offers(now time.Time, lease time.Duration) []offer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []offer
+	for _, j := range g.jobs {
+		if j.State.claimable() && (j.Owner == "" || now.Sub(j.beat) > lease) {
+			out = append(out, offer{j.ID, j.epoch + 1})
+		}
+	}
+	slices.SortFunc(out, func(a, b offer) int { return cmp.Compare(a.id, b.id) })
+	return out
+}
+
+// tenure is one worker's ownership of a job.
+type tenure struct {
+	job       string
+	epoch     int
+	rate      float64
+	inherited bool  // an owner before may have left letters half done
+	undone    []Ref // in the order of work
+}
+
+// granted returns the tenure if the claim of owner and epoch won.
+func (g *ledger) granted(o offer, owner string) (tenure, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	j, ok := g.jobs[o.id]
+	if !ok || j.epoch != o.epoch || j.Owner != owner || j.State.ended() {
+		return tenure{}, false
+	}
+	return tenure{j.ID, j.epoch, j.Spec.Rate, j.inherited, j.undone()}, true
+}
+
+// standing says what the owner of a tenure should do.
+type standing int
+
+const (
+	standOn   standing = iota // go on
+	standStop                 // hand out no more letters, then release
+	standOver                 // the job is somebody else's, or ended
+)
+
+func (g *ledger) standing(t tenure, owner string) standing {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	j, ok := g.jobs[t.job]
+	switch {
+	case !ok || j.epoch != t.epoch || j.Owner != owner || j.State.ended():
+		return standOver
+	case j.State == JobRunning:
+		return standOn
+	default:
+		return standStop
+	}
+}

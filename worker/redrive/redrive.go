@@ -1,0 +1,297 @@
+package redrive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock/penstock/internal/config"
+	"github.com/penstock/penstock/internal/tasktopic"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/wire"
+)
+
+// Publisher writes our topics; tasktopic.Publisher is one.
+type Publisher interface {
+	Terminal(ctx context.Context, t *terminal.Terminal) (tasktopic.Ack, error)
+	Republish(ctx context.Context, rec wire.Record, t *task.Task, to string, pr task.Progress) (tasktopic.Ack, error)
+	Control(ctx context.Context, key string, value []byte) (tasktopic.Ack, error)
+}
+
+var _ Publisher = (*tasktopic.Publisher)(nil)
+
+// Params are the developer's choices and the parts a Redriver works with.
+type Params struct {
+	Source    Source
+	Publisher Publisher
+	Store     Store
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+
+	ResultsPartitions int32    // of penstock.results
+	Owner             string   // this process, unlike any other; names it in jobs
+	Pools             []string // that have topics
+	// PoolOfFunc names the pool that serves a model now, for letters whose own
+	// pool is gone. Nil: such letters are skipped.
+	PoolOfFunc func(model string) (string, bool)
+	// Token is the bearer token of the admin routes. Empty: only requests over
+	// loopback are answered.
+	Token config.Secret
+
+	IndexLimit     int           // letters in the index; default 100,000
+	Lease          time.Duration // silence after which a job has lost its owner; default 15 s
+	ProjectionWait time.Duration // for a reopening to be read back; default 10 s
+	Patience       time.Duration // with failing I/O before a job pauses itself; default 30 s
+	DrainGrace     time.Duration // for letters in flight when the process stops; default 5 s
+}
+
+func (p Params) withDefaults() Params {
+	set := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+	}
+	set(&p.Lease, 15*time.Second)
+	set(&p.ProjectionWait, 10*time.Second)
+	set(&p.Patience, 30*time.Second)
+	set(&p.DrainGrace, 5*time.Second)
+	if p.IndexLimit == 0 {
+		p.IndexLimit = 100_000
+	}
+	return p
+}
+
+// maxJobs bounds the jobs one worker runs at a time; further ones wait, or
+// another worker claims them.
+const maxJobs = 4
+
+// Redriver keeps the dead-letter index, runs redrive jobs and serves the admin
+// routes over both. Run must be running for any of it to move.
+type Redriver struct {
+	p       Params
+	source  Source
+	pub     Publisher
+	store   Store
+	log     *slog.Logger
+	metrics *metrics
+
+	index    *index
+	ledger   *ledger
+	caughtUp atomic.Bool
+	ready    chan struct{} // closed once caughtUp
+}
+
+// New returns a Redriver. It does no I/O.
+func New(p Params) (*Redriver, error) {
+	p = p.withDefaults()
+	var errs []error
+	for what, missing := range map[string]bool{
+		"Source": p.Source == nil, "Publisher": p.Publisher == nil, "Store": p.Store == nil, "Log": p.Log == nil,
+		"Metrics": p.Metrics == nil, "ResultsPartitions": p.ResultsPartitions < 1, "Owner": p.Owner == "", "Pools": len(p.Pools) == 0,
+	} {
+		if missing {
+			errs = append(errs, fmt.Errorf("redrive: %s is required", what))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	r := &Redriver{
+		p: p, source: p.Source, pub: p.Publisher, store: p.Store, log: p.Log,
+		index: newIndex(p.IndexLimit), ledger: newLedger(), ready: make(chan struct{}),
+	}
+	r.metrics = newMetrics(p.Metrics,
+		func() float64 { held, _ := r.index.size(); return float64(held) },
+		func() float64 {
+			if r.caughtUp.Load() {
+				return 1
+			}
+			return 0
+		},
+		func(s JobState) float64 { return float64(r.ledger.counts()[s]) })
+	return r, nil
+}
+
+// Run reads the topics and runs jobs until ctx ends. It returns nil then: a
+// topic that cannot be read is tried again, loudly. Letters in flight get
+// DrainGrace to finish.
+func (r *Redriver) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { r.read(ctx); return nil })
+	g.Go(func() error { r.supervise(ctx); return nil })
+	return g.Wait()
+}
+
+// read feeds the index and the ledger.
+func (r *Redriver) read(ctx context.Context) {
+	for wait := 100 * time.Millisecond; ; {
+		b, err := r.source.Poll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			r.log.Warn("dead letters and control cannot be read, trying again", "err", err, "wait", wait)
+			if !sleep(ctx, wait) {
+				return
+			}
+			wait = min(2*wait, 5*time.Second)
+			continue
+		}
+		wait = 100 * time.Millisecond
+		r.take(b)
+	}
+}
+
+// sleep waits, and reports false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (r *Redriver) take(b Batch) {
+	for _, l := range b.Letters {
+		r.takeLetter(l)
+	}
+	for _, c := range b.Control {
+		r.takeControl(c)
+	}
+	if len(b.Control) > 0 {
+		r.ledger.advance(b.Control[len(b.Control)-1].Ref.Offset + 1)
+	}
+	if b.CaughtUp && r.caughtUp.CompareAndSwap(false, true) {
+		held, evicted := r.index.size()
+		r.log.Info("dead-letter index read", "letters", held, "evicted", evicted)
+		close(r.ready)
+	}
+}
+
+func (r *Redriver) takeLetter(l Read) {
+	c, err := r.readCandidate(l.Record)
+	if err != nil {
+		r.metrics.undecodable.WithLabelValues("dead_letters").Inc()
+		r.log.Warn("dead letter has no readable lineage and is not indexed", "partition", l.Ref.Partition, "offset", l.Ref.Offset, "err", err)
+		return
+	}
+	if n := r.index.add(c.summary(l.Ref, l.Time)); n > 0 {
+		r.metrics.evicted.Add(float64(n))
+		r.log.Warn("dead-letter index is full, the oldest letters fell out", "evicted", n, "limit", r.p.IndexLimit)
+	}
+}
+
+func (r *Redriver) takeControl(c Read) {
+	e, ours, err := decodeEntry(c.Record.Value)
+	if err != nil {
+		r.metrics.undecodable.WithLabelValues("control").Inc()
+		r.log.Warn("control entry ignored", "offset", c.Ref.Offset, "err", err)
+	}
+	if err != nil || !ours {
+		return
+	}
+	heard := c.Time
+	if r.caughtUp.Load() {
+		heard = time.Now() // live: no clock but ours
+	}
+	r.ledger.apply(e, heard)
+	if s := e.Step; s != nil && s.Outcome == Redriven {
+		r.index.mark(s.Death, e.Job)
+	} else if s != nil && s.Reason == ReasonAlreadyRedriven {
+		r.index.mark(s.Death, "")
+	}
+}
+
+// supervise claims jobs without a living owner and runs what it was granted.
+func (r *Redriver) supervise(ctx context.Context) {
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		return
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	slots := make(chan struct{}, maxJobs)
+	tick := time.NewTicker(max(r.p.Lease/10, time.Millisecond))
+	defer tick.Stop()
+	for {
+		changed := r.ledger.wake()
+		if r.claimAll(ctx, &running, slots) {
+			changed = nil // a claim failed: not again before the tick
+		}
+		select {
+		case <-changed:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// claimAll tries to claim every job on offer while there are slots. It reports
+// whether a claim could not be written.
+func (r *Redriver) claimAll(ctx context.Context, running *sync.WaitGroup, slots chan struct{}) (failed bool) {
+	for _, o := range r.ledger.offers(time.Now(), r.p.Lease) {
+		select {
+		case slots <- struct{}{}:
+		default:
+			return failed
+		}
+		t, won, err := r.claim(ctx, o)
+		if err != nil && ctx.Err() == nil {
+			failed = true
+			r.log.Warn("redrive job not claimed, trying again", "job", o.id, "err", err)
+		}
+		if !won {
+			<-slots
+			continue
+		}
+		running.Go(func() {
+			defer func() { <-slots }()
+			r.runJob(ctx, t)
+		})
+	}
+	return failed
+}
+
+// claimWait bounds how long a claim is waited for in the log.
+const claimWait = 5 * time.Second
+
+func (r *Redriver) claim(ctx context.Context, o offer) (tenure, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, claimWait)
+	defer cancel()
+	at, err := r.say(ctx, entry{Type: entryClaimed, Job: o.id, Owner: r.p.Owner, Epoch: o.epoch})
+	if err != nil {
+		return tenure{}, false, err
+	}
+	if err := r.ledger.await(ctx, at); err != nil {
+		return tenure{}, false, fmt.Errorf("read back claim of job %s: %w", o.id, err)
+	}
+	t, won := r.ledger.granted(o, r.p.Owner)
+	return t, won, nil
+}
+
+// say writes one entry and returns its offset.
+func (r *Redriver) say(ctx context.Context, e entry) (int64, error) {
+	e.At = time.Now().UTC()
+	value, err := encodeEntry(e)
+	if err != nil {
+		return 0, err
+	}
+	ack, err := r.pub.Control(ctx, e.Job, value)
+	if err != nil {
+		return 0, fmt.Errorf("write %s of job %s: %w", e.Type, e.Job, err)
+	}
+	return ack.Offset, nil
+}
