@@ -43,6 +43,7 @@ func (r *Redriver) runJob(ctx context.Context, t tenure) {
 	u.letters.SetLimit(inFlight)
 	r.log.Info("redrive job runs", "job", t.job, "letters", len(t.undone), "taken_over", t.inherited)
 
+	u.look() // a job may be claimed only to be wound up
 	var side sync.WaitGroup
 	sideCtx, endSide := context.WithCancel(work)
 	side.Go(func() { u.watch(sideCtx) })
@@ -57,12 +58,14 @@ func (r *Redriver) runJob(ctx context.Context, t tenure) {
 // run finishes what was begun, hands out the rest and waits for what is in
 // flight.
 func (u *runner) run() error {
+	todo := u.t.undone
 	if u.t.inherited {
-		if err := u.finishBegun(); err != nil {
+		var err error
+		if todo, err = u.finishBegun(todo); err != nil {
 			return err
 		}
 	}
-	u.handOut()
+	u.handOut(todo)
 	return u.letters.Wait()
 }
 
@@ -83,9 +86,9 @@ func (u *runner) drain(ctx, process context.Context, giveUp context.CancelCauseF
 }
 
 // handOut starts each undone letter when the rate allows it.
-func (u *runner) handOut() {
+func (u *runner) handOut(todo []Ref) {
 	limiter := rate.NewLimiter(rate.Limit(u.t.rate), max(1, int(u.t.rate/50)))
-	for _, at := range u.t.undone {
+	for _, at := range todo {
 		if limiter.Wait(u.intake) != nil {
 			return
 		}
@@ -126,13 +129,13 @@ func (u *runner) mark(s step) error {
 	return err
 }
 
-// finishBegun completes what the owner before left between steps. It ignores
-// pause and cancel, because a reopened task that is not published would wait
-// for nobody.
-func (u *runner) finishBegun() error {
+// finishBegun completes what the owner before left between steps, and returns
+// the rest. It ignores pause and cancel, because a reopened task that is not
+// published would wait for nobody.
+func (u *runner) finishBegun(todo []Ref) ([]Ref, error) {
 	var g errgroup.Group
 	var left []Ref
-	first := u.t.undone[:min(inFlight, len(u.t.undone))]
+	first := todo[:min(inFlight, len(todo))]
 	finished := make([]bool, len(first))
 	for i, at := range first {
 		g.Go(func() error {
@@ -152,20 +155,14 @@ func (u *runner) finishBegun() error {
 			left = append(left, at)
 		}
 	}
-	u.t.undone = append(left, u.t.undone[len(first):]...)
-	return err
+	return append(left, todo[len(first):]...), err
 }
 
 // watch stops the intake when the ledger says so.
 func (u *runner) watch(ctx context.Context) {
 	for {
 		changed := u.r.ledger.wake()
-		switch u.r.ledger.standing(u.t, u.r.p.Owner) {
-		case standStop:
-			u.stop(errStopped)
-			return
-		case standOver:
-			u.stop(errReplaced)
+		if u.look() {
 			return
 		}
 		select {
@@ -174,6 +171,19 @@ func (u *runner) watch(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// look reports whether the intake is to stop, and stops it then.
+func (u *runner) look() bool {
+	switch u.r.ledger.standing(u.t, u.r.p.Owner) {
+	case standStop:
+		u.stop(errStopped)
+	case standOver:
+		u.stop(errReplaced)
+	default:
+		return false
+	}
+	return true
 }
 
 // beat tells the others that the owner lives. A beat that is lost is made good
