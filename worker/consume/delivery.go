@@ -1,0 +1,53 @@
+package consume
+
+import (
+	"time"
+
+	"github.com/penstock/penstock/schema/wire"
+)
+
+// Delivery is one record, handed out once per assignment of its partition. It
+// counts against the group's limits until it is settled or released.
+type Delivery struct {
+	Record    wire.Record
+	Topic     string
+	Partition int32
+	Offset    int64
+	Timestamp time.Time // CreateTime, or LogAppendTime where the topic says so
+
+	// Group is the consumer group's generation when the partition was
+	// assigned. It stays while the partition stays, so it may fence.
+	Group int32
+
+	owner *owner
+	track *Tracker // the owner's when this was handed out
+	bytes int
+	gone  bool // settled or released; guarded by the group's lock
+}
+
+// Settle says that the record's outcome is durable, so its offset may be
+// committed. On a partition that was taken away it has no effect on commits.
+// Safe for concurrent use; only the first of Settle and Release counts.
+func (d *Delivery) Settle() { d.owner.group.finish(d, true) }
+
+// Release gives the record back unsettled: a later owner, or the next start,
+// gets it again.
+func (d *Delivery) Release() { d.owner.group.finish(d, false) }
+
+// Revoked reports whether the partition was taken away since. Only this lets a
+// worker drop a task that it has not started.
+func (d *Delivery) Revoked() bool {
+	g := d.owner.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return d.owner.revoked || d.track != d.owner.track
+}
+
+// Sink takes what a group reads. Its methods are called with the group's lock
+// held: they hand over and return, and call nothing of the group.
+type Sink interface {
+	// Deliver takes fresh deliveries, in log order per partition.
+	Deliver(ds []*Delivery)
+	// Revoked says that some deliveries handed out before are Revoked now.
+	Revoked()
+}
