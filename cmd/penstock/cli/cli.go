@@ -50,12 +50,12 @@ Start with:  penstock dev
 Exit codes:  0 ok, 1 error, 2 usage, 3 task failed, 4 timeout, 5 unreachable, 6 auth, 130 interrupted`,
 		SilenceErrors: true, // lifecycle.Main prints the error, once
 		SilenceUsage:  true,
-		Args: args(func(c *cobra.Command, words []string) error {
+		Args: func(_ *cobra.Command, words []string) error {
 			if len(words) > 0 {
 				return fmt.Errorf("unknown command %q", words[0])
 			}
 			return nil
-		}),
+		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetIn(p.Stdin)
@@ -71,6 +71,7 @@ Exit codes:  0 ok, 1 error, 2 usage, 3 task failed, 4 timeout, 5 unreachable, 6 
 		&cobra.Group{ID: "operate", Title: "Operate:"},
 	)
 	root.AddCommand(e.commands()...)
+	argumentErrors(root)
 	return root
 }
 
@@ -105,13 +106,19 @@ func (e *env) client() (*client.Client, error) {
 	return c, nil
 }
 
-// args wraps a check of positional arguments, so that its errors exit 2.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, given []string) error {
-		if err := check(c, given); err != nil {
-			return &lifecycle.UsageError{Err: fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())}
+// argumentErrors lets what is wrong with positional arguments exit 2, for a
+// command and all below it.
+func argumentErrors(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, words []string) error {
+			if err := check(c, words); err != nil {
+				return &lifecycle.UsageError{Err: fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())}
+			}
+			return nil
 		}
-		return nil
+	}
+	for _, sub := range c.Commands() {
+		argumentErrors(sub)
 	}
 }
 

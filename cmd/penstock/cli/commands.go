@@ -1,11 +1,15 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/penstock/penstock/cmd/penstock/bench"
+)
 
 // commands returns every verb.
 func (e *env) commands() []*cobra.Command {
 	return []*cobra.Command{
 		e.submit(), e.get(), e.wait(), e.tail(), e.cancel(), e.list(),
-		e.topics(), e.doctor(), e.version(),
+		e.topics(), e.doctor(), e.version(), bench.Command(e.client),
 	}
 }

@@ -18,7 +18,7 @@ import (
 // version prints what the binary is.
 func (e *env) version() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			b := telemetry.ReadBuild()
 			return print(e, c.OutOrStdout(), b, []telemetry.Build{b}, func(list []telemetry.Build) table {
@@ -35,7 +35,7 @@ func (e *env) doctor() *cobra.Command {
 	var quick bool
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use: "doctor", Short: "Check that a system answers, each fault with its cure", GroupID: "operate", Args: args(cobra.NoArgs),
+		Use: "doctor", Short: "Check that a system answers, each fault with its cure", GroupID: "operate", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
@@ -111,7 +111,7 @@ func (e *env) topics() *cobra.Command {
 	var brokers, pools []string
 	var p topic.Params
 	plan := &cobra.Command{
-		Use: "plan", Short: "Print every topic with its settings", Args: args(cobra.NoArgs),
+		Use: "plan", Short: "Print every topic with its settings", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p.Pools = pools
 			topics, err := topic.Plan(p)
@@ -122,7 +122,7 @@ func (e *env) topics() *cobra.Command {
 		},
 	}
 	apply := &cobra.Command{
-		Use: "apply", Short: "Create the topics that are missing and check the others", Args: args(cobra.NoArgs),
+		Use: "apply", Short: "Create the topics that are missing and check the others", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p.Pools = pools
 			return applyTopics(c.Context(), c, brokers, p)

@@ -38,7 +38,7 @@ func (e *env) submit() *cobra.Command {
   penstock submit -f tasks.jsonl -o jsonl
   echo '{"model":"sim-chat","payload":{"text":"hi"}}' | penstock submit -f - --wait`,
 		GroupID: "task",
-		Args:    args(cobra.MaximumNArgs(1)),
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, words []string) error {
 			requests, err := s.requests(c.InOrStdin(), words)
 			if err != nil {
@@ -183,7 +183,7 @@ func acceptedRows(list []api.Accepted) table {
 
 func (e *env) get() *cobra.Command {
 	return &cobra.Command{
-		Use: "get TASK…", Short: "Show tasks", GroupID: "task", Args: args(cobra.MinimumNArgs(1)),
+		Use: "get TASK…", Short: "Show tasks", GroupID: "task", Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, words []string) error {
 			return e.withTasks(c, words, func(ctx context.Context, cl *client.Client, id task.ID) (api.Task, error) {
 				return cl.Task(ctx, id, 0)
@@ -194,7 +194,7 @@ func (e *env) get() *cobra.Command {
 
 func (e *env) cancel() *cobra.Command {
 	return &cobra.Command{
-		Use: "cancel TASK…", Short: "Stop tasks, queued or running", GroupID: "task", Args: args(cobra.MinimumNArgs(1)),
+		Use: "cancel TASK…", Short: "Stop tasks, queued or running", GroupID: "task", Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, words []string) error {
 			return e.withTasks(c, words, func(ctx context.Context, cl *client.Client, id task.ID) (api.Task, error) {
 				t, _, err := cl.Cancel(ctx, id)
@@ -267,7 +267,7 @@ func (e *env) wait() *cobra.Command {
 	var timeout time.Duration
 	c := &cobra.Command{
 		Use: "wait TASK…", Short: "Wait until tasks have ended; exit 3 if one did not succeed", GroupID: "task",
-		Args: args(cobra.MinimumNArgs(1)),
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, words []string) error {
 			cl, err := e.client()
 			if err != nil {
@@ -315,7 +315,7 @@ func (e *env) tail() *cobra.Command {
 	var timeout time.Duration
 	c := &cobra.Command{
 		Use: "tail TASK", Short: "Follow a task's events until it ends, resuming when the connection breaks", GroupID: "task",
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, words []string) error {
 			from := event.ID{}
 			if after != "" {
@@ -389,7 +389,7 @@ func (e *env) list() *cobra.Command {
 	var f client.Filter
 	var status string
 	c := &cobra.Command{
-		Use: "list", Short: "List tasks, newest first", GroupID: "task", Args: args(cobra.NoArgs),
+		Use: "list", Short: "List tasks, newest first", GroupID: "task", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := e.client()
 			if err != nil {
