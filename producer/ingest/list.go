@@ -25,8 +25,8 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	l := &list{results: make([]Result, n), decided: make([]bool, n), left: n, done: make(chan struct{})}
 	began := time.Now()
 	for i := range n {
-		in.start(ctx, func() (Submission, error) { return item(i) }, func(r Receipt, err error) {
-			if l.decide(i, Result{r, err}) {
+		in.start(ctx, func() (Submission, error) { return item(i) }, func(r Receipt, keyed *draft, err error) {
+			if l.decide(i, Result{r, err}, keyed) {
 				in.d.Metrics.accepted(r, err, time.Since(began))
 			}
 		})
@@ -40,30 +40,38 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	case <-l.done:
 	case <-timer.C:
 	}
-	return l.close(in.d.Metrics)
+	results := l.close(in.d.Metrics)
+	in.remember(ctx, l.keyed...)
+	return results
 }
 
-// start is accept without waiting for the acknowledgement.
-func (in *Intake) start(ctx context.Context, item func() (Submission, error), done func(Receipt, error)) {
+// start is accept without waiting for the acknowledgement. done also gets the
+// draft of a keyed task that became durable.
+func (in *Intake) start(ctx context.Context, item func() (Submission, error), done func(Receipt, *draft, error)) {
 	s, err := item()
 	if err != nil {
-		done(Receipt{}, err)
+		done(Receipt{}, nil, err)
 		return
 	}
 	d, err := in.draft(s)
 	if err != nil {
-		done(Receipt{}, err)
+		done(Receipt{}, nil, err)
 		return
 	}
 	if s.Key != "" {
 		known, err := in.recall(ctx, d)
 		if err != nil || known {
-			done(Receipt{ID: d.task.ID, Repeat: known}, err)
+			done(Receipt{ID: d.task.ID, Repeat: known}, nil, err)
 			return
 		}
 	}
 	in.d.Publisher.TaskAsync(ctx, d.task, d.pool, task.Progress{}, func(_ tasktopic.Ack, err error) {
-		done(in.settled(d, err))
+		receipt, err := in.settled(d, err)
+		if err != nil || s.Key == "" {
+			done(receipt, nil, err)
+			return
+		}
+		done(receipt, d, nil)
 	})
 }
 
@@ -72,19 +80,23 @@ type list struct {
 	mu      sync.Mutex // guards all but done
 	results []Result
 	decided []bool
+	keyed   []*draft // durable, with a key
 	left    int
 	closed  bool
 	done    chan struct{} // closed with the last outcome
 }
 
 // decide takes the first outcome of an item and reports whether it counts.
-func (l *list) decide(i int, r Result) bool {
+func (l *list) decide(i int, r Result, keyed *draft) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed || l.decided[i] {
 		return false
 	}
 	l.results[i], l.decided[i] = r, true
+	if keyed != nil {
+		l.keyed = append(l.keyed, keyed)
+	}
 	if l.left--; l.left == 0 {
 		close(l.done)
 	}

@@ -67,14 +67,17 @@ func (in *Intake) published(ctx context.Context, d *draft, seen task.ID) bool {
 	return false
 }
 
-// remember tells Redis at once that a keyed task is durable, so that a repeat
-// need not write it again.
-func (in *Intake) remember(ctx context.Context, d *draft) {
-	if in.memoryAnswers() {
-		in.ask(ctx, func(ctx context.Context) error {
-			return in.d.Memory.Queued(ctx, []Hint{d.hint()})
-		})
+// remember tells Redis at once that keyed tasks are durable, so that a repeat
+// need not write them again.
+func (in *Intake) remember(ctx context.Context, keyed ...*draft) {
+	if len(keyed) == 0 || !in.memoryAnswers() {
+		return
 	}
+	hints := make([]Hint, len(keyed))
+	for i, d := range keyed {
+		hints[i] = d.hint()
+	}
+	in.ask(ctx, func(ctx context.Context) error { return in.d.Memory.Queued(ctx, hints) })
 }
 
 func (in *Intake) memoryAnswers() bool { return time.Now().UnixNano() >= in.quiet.Load() }
