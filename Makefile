@@ -1,0 +1,52 @@
+# Penstock. `make` lists the targets. Modules are taken from go.work by the go
+# command, never by hand.
+
+.DEFAULT_GOAL := help
+GOFUMPT := mvdan.cc/gofumpt@v0.12.0
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build every binary into bin/
+	@mkdir -p bin
+	go build -trimpath -o bin/ $$(go list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' work | grep -v /internal/)
+
+.PHONY: test
+test: ## the one test command: unit, integration with a real Kafka and Redis, end to end
+	@scripts/test.sh
+
+.PHONY: test-e2e
+test-e2e: ## only the end-to-end tests
+	@scripts/test.sh e2e
+
+.PHONY: check
+check: ## format, vet, staticcheck, import rules, every module alone
+	@scripts/check.sh
+
+.PHONY: fmt
+fmt: ## format the code
+	go run $(GOFUMPT) -l -w $$(go list -m -f '{{.Dir}}')
+
+.PHONY: dev
+dev: build ## run everything in one process, until Ctrl-C
+	bin/penstock dev
+
+.PHONY: demo
+demo: build ## the guided tour: batch, stream, poison, redrive; no Docker, no network
+	bin/penstock demo
+
+.PHONY: demo-llm
+demo-llm: build ## the same against a real engine on the CPU, real Kafka and Redis
+	scripts/demo-llm.sh
+
+.PHONY: bench
+bench: build ## load against the running system, with a bare handler as its baseline
+	scripts/bench.sh
+
+.PHONY: clean
+clean: ## stop the test servers and delete what was built
+	scripts/kafka.sh down
+	scripts/redis.sh down
+	rm -rf bin build

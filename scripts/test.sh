@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# The one test command: unit, property, simulation and conformance tests, then
+# integration against a real Kafka and a real Redis, then end to end. Starts
+# what it needs and stops what it started, whatever happens. The last line
+# counts the tests.
+#
+#   scripts/test.sh [STAGE]    STAGE: unit, integration or e2e; default all
+#
+# With CI=true a skipped test is a failure.
+set -uo pipefail # not -e: every stage runs, so that one failure does not hide another
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+readonly only=${1:-all} state=$PWD/build/test
+mkdir -p "$state"
+rm -f "$state"/*
+
+started=() # servers to stop; one that was up before stays up
+stop() {
+  local name
+  for name in "${started[@]}"; do "scripts/$name.sh" down; done
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
+
+sum() { "$state/testsum" -counts "$state/counts" "$@"; }
+
+# stage NAME GO-TEST-ARGUMENTS... : run, print what matters, keep all of it.
+stage() {
+  local name=$1 started=$SECONDS
+  shift
+  echo "=== $name"
+  go test -json -p 2 "$@" 2>&1 | tee "$state/$name.json" | sum
+  echo "=== $name: $((SECONDS - started)) s"
+}
+
+# tagged TAG prints the packages that have tests of a build tag.
+tagged() {
+  grep -rl --include='*_test.go' --exclude-dir=build "^//go:build .*\b$1\b" . | xargs -r -n1 dirname | sort -u
+}
+
+# server NAME VARIABLE : start a real server and export its address. Without
+# one its tests skip themselves, and are counted.
+server() {
+  local address
+  if address=$("scripts/$1.sh" status 2>/dev/null); then
+    export "$2=$address"
+  elif address=$("scripts/$1.sh" up); then
+    started+=("$1")
+    export "$2=$address"
+  else
+    echo "!!! no real $1 here: its tests are SKIPPED" >&2
+  fi
+}
+
+(cd cmd && go build -o "$state/testsum" ./internal/testsum) || exit 1
+wanted() { [[ $only == all || $only == "$1" ]]; }
+
+if wanted unit; then
+  stage unit -race -timeout 10m work
+  stage arch -count=1 -timeout 5m ./internal/arch # go list's answers are not in the cache's key
+fi
+if ! wanted unit || [[ $only == all ]]; then
+  server kafka PENSTOCK_TEST_KAFKA
+  server redis PENSTOCK_TEST_REDIS
+fi
+mapfile -t integration < <(tagged integration)
+if wanted integration && ((${#integration[@]})); then
+  stage integration -race -count=1 -timeout 10m -tags integration "${integration[@]}"
+fi
+mapfile -t e2e < <(tagged e2e)
+if wanted e2e && ((${#e2e[@]})); then
+  stage e2e -count=1 -timeout 15m -tags e2e "${e2e[@]}"
+fi
+
+if [[ ${CI:-} == true ]]; then sum -total -no-skips; else sum -total; fi
