@@ -26,11 +26,11 @@ sum() { "$state/testsum" -counts "$state/counts" "$@"; }
 
 # stage NAME GO-TEST-ARGUMENTS... : run, print what matters, keep all of it.
 stage() {
-  local name=$1 started=$SECONDS
+  local name=$1 since=$SECONDS
   shift
   echo "=== $name"
   go test -json -p 2 "$@" 2>&1 | tee "$state/$name.json" | sum
-  echo "=== $name: $((SECONDS - started)) s"
+  echo "=== $name: $((SECONDS - since)) s"
 }
 
 # tagged TAG prints the packages that have tests of a build tag.
