@@ -53,7 +53,8 @@ var _ Source = (*KafkaSource)(nil)
 // KafkaSource reads from Kafka without a consumer group: every worker keeps
 // the whole index, and nothing is committed.
 type KafkaSource struct {
-	cl    *kgo.Client
+	tail  *kgo.Client // reads both topics to their end and waits there
+	ask   *kgo.Client // single fetches: on the tail's connection they would queue behind its long poll
 	adm   *kadm.Client
 	ahead map[place]int64 // end at the start, of partitions not read that far yet
 	begun bool
@@ -64,18 +65,26 @@ type place struct {
 	partition int32
 }
 
-// NewKafkaSource returns a source with a client of its own. It does no I/O.
+// NewKafkaSource returns a source with clients of its own. It does no I/O.
 // The caller closes it after Run returned.
 func NewKafkaSource(c kafkaclient.Config, log *slog.Logger) (*KafkaSource, error) {
-	cl, err := kafkaclient.New(c, log, kafkaclient.ReaderOpts(kgo.NewOffset().AtStart(), topic.DeadLetters, topic.Control)...)
+	tail, err := kafkaclient.New(c, log, kafkaclient.ReaderOpts(kgo.NewOffset().AtStart(), topic.DeadLetters, topic.Control)...)
 	if err != nil {
 		return nil, err
 	}
-	return &KafkaSource{cl: cl, adm: kadm.NewClient(cl), ahead: map[place]int64{}}, nil
+	ask, err := kafkaclient.New(c, log)
+	if err != nil {
+		tail.Close()
+		return nil, err
+	}
+	return &KafkaSource{tail: tail, ask: ask, adm: kadm.NewClient(ask), ahead: map[place]int64{}}, nil
 }
 
-// Close closes the client.
-func (s *KafkaSource) Close() { s.cl.Close() }
+// Close closes the clients.
+func (s *KafkaSource) Close() {
+	s.tail.Close()
+	s.ask.Close()
+}
 
 // Poll implements Source.
 func (s *KafkaSource) Poll(ctx context.Context) (Batch, error) {
@@ -88,7 +97,7 @@ func (s *KafkaSource) Poll(ctx context.Context) (Batch, error) {
 			return Batch{CaughtUp: true}, nil
 		}
 	}
-	fetches := s.cl.PollRecords(ctx, 5000)
+	fetches := s.tail.PollRecords(ctx, 5000)
 	if err := ctx.Err(); err != nil {
 		return Batch{}, context.Cause(ctx)
 	}
@@ -162,10 +171,6 @@ func cmpErr(err, otherwise error) error {
 	return otherwise
 }
 
-// fetchWait bounds how long a broker holds a fetch of a record that should be
-// there.
-const fetchWait = 500 * time.Millisecond
-
 // Fetch implements Source with one fetch request to the partition's leader:
 // seeking a consumer for every letter would disturb the tail that Poll reads.
 func (s *KafkaSource) Fetch(ctx context.Context, r Ref) (wire.Record, error) {
@@ -173,7 +178,7 @@ func (s *KafkaSource) Fetch(ctx context.Context, r Ref) (wire.Record, error) {
 	if err != nil {
 		return wire.Record{}, err
 	}
-	reply, err := s.cl.Broker(int(leader)).RetriableRequest(ctx, req)
+	reply, err := s.ask.Broker(int(leader)).RetriableRequest(ctx, req)
 	if err != nil {
 		return wire.Record{}, fmt.Errorf("fetch dead letter %s: %w", r, err)
 	}
@@ -185,10 +190,10 @@ func (s *KafkaSource) Fetch(ctx context.Context, r Ref) (wire.Record, error) {
 }
 
 func (s *KafkaSource) fetchRequest(ctx context.Context, r Ref) (*kmsg.FetchRequest, int32, error) {
-	ask, askTopic := kmsg.NewMetadataRequest(), kmsg.NewMetadataRequestTopic()
-	askTopic.Topic = kmsg.StringPtr(topic.DeadLetters)
-	ask.Topics = append(ask.Topics, askTopic)
-	meta, err := s.cl.RequestCachedMetadata(ctx, &ask, 0)
+	req, t := kmsg.NewMetadataRequest(), kmsg.NewMetadataRequestTopic()
+	t.Topic = kmsg.StringPtr(topic.DeadLetters)
+	req.Topics = append(req.Topics, t)
+	meta, err := s.ask.RequestCachedMetadata(ctx, &req, 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("find leader of dead letter %s: %w", r, err)
 	}
@@ -210,7 +215,7 @@ func newFetch(id [16]byte, r Ref) *kmsg.FetchRequest {
 	t.Topic, t.TopicID = topic.DeadLetters, id
 	t.Partitions = append(t.Partitions, p)
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait.Milliseconds()), 1, kafkaclient.MaxRecordBytes
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 0, 0, kafkaclient.MaxRecordBytes // what is not there now never will be
 	req.SessionEpoch = -1 // no session: one request, one answer
 	req.Topics = append(req.Topics, t)
 	return req

@@ -352,8 +352,9 @@ func (w *world) start(t *testing.T, owner string, crash func(op string) bool, ch
 	})
 	stop := sync.OnceFunc(func() { cancel(); wg.Wait() })
 	t.Cleanup(stop)
-	pass(10 * time.Millisecond) // the topics are read
-	return &redriver{t, k, r.Handler(), reg, stop}
+	d := &redriver{t, k, r.Handler(), reg, stop}
+	d.ready()
+	return d
 }
 
 // do sends a request with the token; into may be nil.
