@@ -1,0 +1,62 @@
+// Package rediskey holds the names of everything Penstock keeps in Redis, so
+// that its writers and readers agree. None of it is the truth: Kafka is.
+//
+// What belongs to one task bears the task's results partition as hash tag, so
+// that one script may touch all of it on a cluster:
+//
+//	penstock:{p}:task:<id>      hash: the projection of one task
+//	penstock:{p}:events:<id>    stream: its events, entry id = event id
+//	penstock:{p}:snapshot:<id>  hash: what was folded out of the stream's head
+//	penstock:{p}:live:<id>      Pub/Sub channel: "<event id> <event JSON>"
+//	penstock:{p}:projection     hash {next, target}: how far the partition is applied
+//	penstock:{p}:tenant:<t>     sorted set: the tenant's tasks by time of creation
+//	penstock:idem:<tenant>:<h>  string: what an idempotency key came with first
+//	penstock:cancel             Pub/Sub channel: ids whose cancel is durable
+package rediskey
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"strings"
+
+	"github.com/penstock/penstock/schema/task"
+)
+
+// Cancel is the Pub/Sub channel on which cancelled task ids are told.
+const Cancel = "penstock:cancel"
+
+func name(partition int32, kind, rest string) string {
+	return "penstock:{" + strconv.Itoa(int(partition)) + "}:" + kind + rest
+}
+
+// Task is the hash of one task.
+func Task(partition int32, id task.ID) string { return name(partition, "task:", string(id)) }
+
+// Events is the stream of one task.
+func Events(partition int32, id task.ID) string { return name(partition, "events:", string(id)) }
+
+// Snapshot is the hash of what was folded out of a task's stream.
+func Snapshot(partition int32, id task.ID) string { return name(partition, "snapshot:", string(id)) }
+
+// Live is the Pub/Sub channel of one task.
+func Live(partition int32, id task.ID) string { return name(partition, "live:", string(id)) }
+
+// TaskOfLive is the inverse of Live.
+func TaskOfLive(channel string) (task.ID, bool) {
+	_, id, ok := strings.Cut(channel, "}:live:")
+	return task.ID(id), ok
+}
+
+// Projection is the hash that says how far a results partition is applied.
+func Projection(partition int32) string { return name(partition, "projection", "") }
+
+// Tenant is the index of a tenant's tasks in one partition.
+func Tenant(partition int32, tenant string) string { return name(partition, "tenant:", tenant) }
+
+// Idempotency is the memory of one idempotency key. The key itself is the
+// caller's and may hold anything, so it is hashed.
+func Idempotency(tenant, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return "penstock:idem:" + tenant + ":" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,76 @@
+-- Apply results records of one partition, in the order of the log.
+--
+-- KEYS[1]          hash {next, target} of the partition
+-- KEYS[2+3i..4+3i] of record i: task hash, event stream, tenant index
+-- ARGV[1] offset at which this batch continues
+-- ARGV[2] offset after the last record fetched (some may be undecodable)
+-- ARGV[3] seconds an open task is kept
+-- ARGV[4] index horizon, milliseconds: older members are dropped
+-- ARGV[5+11i..] of record i: offset, task id, status, generation ('' if none),
+--          redrive job, end id ('' unless reopened), terminal JSON, time it
+--          ended (RFC 3339), time of creation (ms), seconds to keep, live
+--          channel. A record that is too old has status ''.
+-- Returns {outcome, next}: 0 applied; 1 a gap, nothing changed; 2 the position
+-- is unknown, nothing changed.
+--
+-- The fold is terminal.State.Apply of schema/terminal. Generations are compared
+-- as text or below 256, event ids are only ever copied: neighbours beyond 2^53
+-- look equal here.
+local ZERO_END = '4503599627370495-0' -- id of generation 0's terminal event
+local KEY, FIRST, WIDTH = 2, 5, 11
+
+local upcoming = redis.call('HGET', KEYS[1], 'next')
+if not upcoming then return {2, 0} end
+upcoming = tonumber(upcoming)
+if upcoming < tonumber(ARGV[1]) then return {1, upcoming} end
+
+local indexed = {}
+
+local function index(key, created, id)
+  redis.call('ZADD', key, created, id)
+  if indexed[key] then return end
+  indexed[key] = true
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. ARGV[4])
+  redis.call('EXPIRE', key, ARGV[3])
+end
+
+local function reopen(hash, generation, offset, job, ending)
+  redis.call('HDEL', hash, 't')
+  redis.call('HSET', hash, 'g', generation, 's', '', 'o', offset, 'j', job, 'end', ending)
+  redis.call('EXPIRE', hash, ARGV[3])
+end
+
+local function finish(hash, stream, a, ending)
+  local id, status, json, keep = ARGV[a+1], ARGV[a+2], ARGV[a+6], ARGV[a+9]
+  redis.call('HSET', hash, 's', status, 'o', ARGV[a], 't', json)
+  redis.call('EXPIRE', hash, keep)
+  local event = '{"type":"' .. status .. '","task_id":"' .. id .. '","at":"' .. ARGV[a+7] .. '","result":' .. json .. '}'
+  -- Refused when it is there already (a rebuild) or when a later generation is.
+  redis.pcall('XADD', stream, ending, 'e', event)
+  redis.call('EXPIRE', stream, keep)
+  redis.call('PUBLISH', ARGV[a+10], ending .. ' ' .. event)
+end
+
+for i = 0, (#KEYS - 1) / 3 - 1 do
+  local k, a = KEY + 3 * i, FIRST + WIDTH * i
+  local hash, status, generation = KEYS[k], ARGV[a+2], ARGV[a+3]
+  if tonumber(ARGV[a]) >= upcoming and status ~= '' then
+    local state = redis.call('HMGET', hash, 'g', 's', 'end')
+    local g, s, ending = state[1] or '0', state[2] or '', state[3] or ZERO_END
+    if status == 'reopened' then
+      if s == 'dead' and tonumber(g) < 255 and generation ~= '' and tonumber(generation) == tonumber(g) + 1 then
+        reopen(hash, generation, ARGV[a], ARGV[a+4], ARGV[a+5])
+      end
+    elseif s == '' and (generation == '' or generation == g) then
+      finish(hash, KEYS[k+1], a, ending)
+      index(KEYS[k+2], ARGV[a+8], ARGV[a+1])
+    end
+  end
+end
+
+local after = tonumber(ARGV[2])
+if after > upcoming then
+  redis.call('HSET', KEYS[1], 'next', ARGV[2])
+  return {0, after}
+end
+return {0, upcoming}
