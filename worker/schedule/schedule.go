@@ -1,6 +1,7 @@
 // Package schedule chooses which waiting task runs next. It is pure: one
 // goroutine owns a Queue, and nothing here knows of time, Kafka or backends.
 //
+//	model    the caller asks for the next task of one model, when it has room
 //	class    by weight: interactive 8, standard 4, bulk 1; none ever starves
 //	tenant   inside a class by deficit round robin over the cost of tasks
 //	deadline inside a tenant the earliest first, then the earlier pushed
@@ -9,12 +10,14 @@ package schedule
 
 import (
 	"container/heap"
+	"slices"
 
 	"github.com/penstock/penstock/schema/task"
 )
 
 // Item is one waiting task.
 type Item[T any] struct {
+	Model    string
 	Class    task.Class
 	Tenant   string
 	Key      string // ordering key; empty: none
@@ -25,12 +28,15 @@ type Item[T any] struct {
 
 // Queue holds waiting items. The zero value is not ready; use New.
 type Queue[T any] struct {
-	lanes []*lane[T]
-	byOf  map[task.Class]*lane[T]
-	keys  map[keyOf]*chain[T]
-	seq   uint64
-	size  int
+	models map[string]*shard[T] // those with runnable items
+	order  []string             // their names, in turn
+	keys   map[keyOf]*chain[T]  // over all models
+	seq    uint64
+	size   int
 }
+
+// shard is the lanes of one model, by class.
+type shard[T any] [3]*lane[T]
 
 // quantum is what a tenant gains per round. A dear task saves up for some
 // rounds, during which others go first.
@@ -69,17 +75,29 @@ type entry[T any] struct {
 	seq uint64
 }
 
-// New returns an empty queue with the built-in weights. A class nobody knows
-// shares the lane of bulk.
+// New returns an empty queue.
 func New[T any]() *Queue[T] {
-	q := &Queue[T]{byOf: map[task.Class]*lane[T]{}, keys: map[keyOf]*chain[T]{}}
-	weights := map[task.Class]int{task.Interactive: 8, task.Standard: 4, task.Bulk: 1}
-	for _, c := range task.Classes() {
-		l := &lane[T]{weight: weights[c], tenants: map[string]*tenant[T]{}}
-		q.lanes = append(q.lanes, l)
-		q.byOf[c] = l
+	return &Queue[T]{models: map[string]*shard[T]{}, keys: map[keyOf]*chain[T]{}}
+}
+
+func newShard[T any]() *shard[T] {
+	var s shard[T]
+	for i, weight := range [...]int{8, 4, 1} {
+		s[i] = &lane[T]{weight: weight, tenants: map[string]*tenant[T]{}}
 	}
-	return q
+	return &s
+}
+
+// laneOf is a class's place in a shard. A class nobody knows goes with bulk.
+func laneOf(c task.Class) int {
+	switch c {
+	case task.Interactive:
+		return 0
+	case task.Standard:
+		return 1
+	default:
+		return 2
+	}
 }
 
 // Len returns how many items wait, runnable or behind their key.
@@ -92,7 +110,7 @@ func (q *Queue[T]) Push(it Item[T]) {
 	q.seq++
 	e := entry[T]{it, q.seq}
 	if it.Key == "" {
-		q.lane(it.Class).add(e)
+		q.add(e)
 		return
 	}
 	c := q.chain(it)
@@ -101,7 +119,7 @@ func (q *Queue[T]) Push(it Item[T]) {
 		return
 	}
 	c.busy = true
-	q.lane(it.Class).add(e)
+	q.add(e)
 }
 
 // Return puts back an item that Pop gave out and that shall be given out
@@ -109,18 +127,29 @@ func (q *Queue[T]) Push(it Item[T]) {
 func (q *Queue[T]) Return(it Item[T]) {
 	q.size++
 	q.seq++
-	q.lane(it.Class).add(entry[T]{it, q.seq})
+	q.add(entry[T]{it, q.seq})
 }
 
-// Pop gives out the next item. If it has an ordering key, the key is held
+// Models returns the models that have something to run, each time beginning
+// with the next one, so that a caller who serves them in this order is fair.
+func (q *Queue[T]) Models() []string {
+	if len(q.order) > 1 {
+		q.order = append(q.order[1:], q.order[0])
+	}
+	return slices.Clone(q.order)
+}
+
+// Pop gives out a model's next item. If it has an ordering key, the key is held
 // until Done.
-func (q *Queue[T]) Pop() (Item[T], bool) {
-	l := q.choose()
-	if l == nil {
+func (q *Queue[T]) Pop(model string) (Item[T], bool) {
+	s, ok := q.models[model]
+	if !ok {
 		return Item[T]{}, false
 	}
+	e := s.choose().pop()
 	q.size--
-	return l.pop().Item, true
+	q.retire(model)
+	return e.Item, true
 }
 
 // Done frees the ordering key of an item that Pop gave out: the next of that
@@ -137,39 +166,28 @@ func (q *Queue[T]) Done(it Item[T]) {
 	}
 	next := c.wait[0]
 	c.wait = c.wait[1:]
-	q.lane(next.Class).add(next)
+	q.add(next)
 }
 
-// Remove takes out every waiting item for which drop is true, and returns them.
-// Keys that they held go to the next of the key.
-func (q *Queue[T]) Remove(drop func(T) bool) []Item[T] {
-	var out []Item[T]
-	for _, c := range q.keys {
-		kept := c.wait[:0]
-		for _, e := range c.wait {
-			if drop(e.Value) {
-				out = append(out, e.Item)
-				continue
-			}
-			kept = append(kept, e)
-		}
-		c.wait = kept
+func (q *Queue[T]) add(e entry[T]) {
+	s, ok := q.models[e.Model]
+	if !ok {
+		s = newShard[T]()
+		q.models[e.Model] = s
+		q.order = append(q.order, e.Model)
 	}
-	for _, l := range q.lanes {
-		for _, it := range l.remove(drop) {
-			out = append(out, it)
-			q.Done(it)
-		}
-	}
-	q.size -= len(out)
-	return out
+	s[laneOf(e.Class)].add(e)
 }
 
-func (q *Queue[T]) lane(c task.Class) *lane[T] {
-	if l, ok := q.byOf[c]; ok {
-		return l
+// retire forgets a model with nothing to run.
+func (q *Queue[T]) retire(model string) {
+	for _, l := range q.models[model] {
+		if l.size > 0 {
+			return
+		}
 	}
-	return q.byOf[task.Bulk]
+	delete(q.models, model)
+	q.order = slices.DeleteFunc(q.order, func(m string) bool { return m == model })
 }
 
 func (q *Queue[T]) chain(it Item[T]) *chain[T] {
@@ -185,10 +203,10 @@ func (q *Queue[T]) chain(it Item[T]) *chain[T] {
 // choose is smooth weighted round robin over the classes with runnable items:
 // each gains its weight, the richest goes and pays the sum. Over any 13 choices
 // with all three waiting they get 8, 4 and 1.
-func (q *Queue[T]) choose() *lane[T] {
+func (s *shard[T]) choose() *lane[T] {
 	var best *lane[T]
 	total := 0
-	for _, l := range q.lanes {
+	for _, l := range s {
 		if l.size == 0 {
 			l.credit = 0 // an absent class saves nothing up
 			continue
@@ -199,9 +217,7 @@ func (q *Queue[T]) choose() *lane[T] {
 			best = l
 		}
 	}
-	if best != nil {
-		best.credit -= total
-	}
+	best.credit -= total // a shard that is kept has something to run
 	return best
 }
 
@@ -249,32 +265,6 @@ func (l *lane[T]) retire() {
 	if l.at >= len(l.ring) {
 		l.at = 0
 	}
-}
-
-func (l *lane[T]) remove(drop func(T) bool) []Item[T] {
-	var out []Item[T]
-	var ring []*tenant[T]
-	for _, t := range l.ring {
-		kept := t.heap[:0]
-		for _, e := range t.heap {
-			if drop(e.Value) {
-				out = append(out, e.Item)
-				continue
-			}
-			kept = append(kept, e)
-		}
-		clear(t.heap[len(kept):])
-		t.heap = kept
-		heap.Init(&t.heap)
-		if len(kept) == 0 {
-			delete(l.tenants, t.name)
-			continue
-		}
-		ring = append(ring, t)
-	}
-	l.ring, l.at = ring, 0
-	l.size -= len(out)
-	return out
 }
 
 // deadlines is a heap: the earliest deadline first, then the earlier pushed.

@@ -10,7 +10,7 @@ import (
 )
 
 func item(c task.Class, tenant string, deadline int64, v int) schedule.Item[int] {
-	return schedule.Item[int]{Class: c, Tenant: tenant, Deadline: deadline, Cost: 100, Value: v}
+	return schedule.Item[int]{Model: "m", Class: c, Tenant: tenant, Deadline: deadline, Cost: 100, Value: v}
 }
 
 func TestClassesShareByWeightAndNoneStarves(t *testing.T) {
@@ -22,7 +22,7 @@ func TestClassesShareByWeightAndNoneStarves(t *testing.T) {
 	}
 	got := map[task.Class]int{}
 	for range 130 {
-		it, _ := q.Pop()
+		it, _ := q.Pop("m")
 		got[it.Class]++
 	}
 	if got[task.Interactive] != 80 || got[task.Standard] != 40 || got[task.Bulk] != 10 {
@@ -36,7 +36,7 @@ func TestTheEarliestDeadlineGoesFirst(t *testing.T) {
 		q.Push(item(task.Standard, "t", deadline, i))
 	}
 	for _, want := range []int{1, 3, 4, 2, 0} {
-		if it, _ := q.Pop(); it.Value != want {
+		if it, _ := q.Pop("m"); it.Value != want {
 			t.Errorf("popped %d, want %d", it.Value, want)
 		}
 	}
@@ -54,7 +54,7 @@ func TestTenantsShareByCost(t *testing.T) {
 	}
 	cost := map[string]int{}
 	for range 200 {
-		it, _ := q.Pop()
+		it, _ := q.Pop("m")
 		cost[it.Tenant] += it.Cost
 	}
 	if ratio := float64(cost["flood"]) / float64(cost["small"]); ratio < 0.7 || ratio > 1.4 {
@@ -70,23 +70,43 @@ func TestAKeysTasksRunOneAfterAnotherWhileOthersFlow(t *testing.T) {
 		q.Push(it)
 	}
 	q.Push(item(task.Standard, "t", 1000, 9))
-	first, _ := q.Pop()
+	first, _ := q.Pop("m")
 	if first.Value != 0 {
 		t.Fatalf("popped %d first, want the key's first", first.Value)
 	}
-	if other, _ := q.Pop(); other.Value != 9 {
+	if other, _ := q.Pop("m"); other.Value != 9 {
 		t.Fatalf("popped %d, want the task without a key", other.Value)
 	}
-	if it, ok := q.Pop(); ok {
+	if it, ok := q.Pop("m"); ok {
 		t.Fatalf("popped %d while the key is held", it.Value)
 	}
 	q.Return(first)
-	if again, _ := q.Pop(); again.Value != 0 {
+	if again, _ := q.Pop("m"); again.Value != 0 {
 		t.Fatalf("popped %d, want the returned task before its followers", again.Value)
 	}
 	q.Done(first)
-	if next, _ := q.Pop(); next.Value != 1 {
+	if next, _ := q.Pop("m"); next.Value != 1 {
 		t.Errorf("popped %d, want the key's second", next.Value)
+	}
+}
+
+func TestModelsTakeTurns(t *testing.T) {
+	q := schedule.New[int]()
+	for i, model := range []string{"a", "b", "c"} {
+		it := item(task.Bulk, "t", 0, i)
+		it.Model = model
+		q.Push(it)
+	}
+	first := map[string]int{}
+	for range 9 {
+		first[q.Models()[0]]++
+	}
+	if first["a"] != 3 || first["b"] != 3 || first["c"] != 3 {
+		t.Errorf("first in turn: %v", first)
+	}
+	q.Pop("b")
+	if got := q.Models(); len(got) != 2 {
+		t.Errorf("models with something to run: %v", got)
 	}
 }
 
@@ -101,6 +121,7 @@ type queueMachine struct {
 func (m *queueMachine) Push(rt *rapid.T) {
 	m.next++
 	it := schedule.Item[int]{
+		Model:    rapid.SampledFrom([]string{"m1", "m2"}).Draw(rt, "model"),
 		Class:    rapid.SampledFrom(task.Classes()).Draw(rt, "class"),
 		Tenant:   rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "tenant"),
 		Key:      rapid.SampledFrom([]string{"", "", "k1", "k2"}).Draw(rt, "key"),
@@ -125,24 +146,35 @@ func (m *queueMachine) blocked(it schedule.Item[int]) bool {
 	return false
 }
 
+// first reports whether no earlier task of its key waits.
+func (m *queueMachine) first(it schedule.Item[int]) bool {
+	for _, w := range m.waiting {
+		if sameKey(w, it) && w.Value < it.Value {
+			return false
+		}
+	}
+	return true
+}
+
 func (m *queueMachine) Pop(rt *rapid.T) {
-	it, ok := m.q.Pop()
+	model := rapid.SampledFrom([]string{"m1", "m2"}).Draw(rt, "model")
+	it, ok := m.q.Pop(model)
 	if !ok {
 		for _, w := range m.waiting {
-			if !m.blocked(w) {
+			if w.Model == model && !m.blocked(w) && m.first(w) {
 				rt.Fatalf("nothing popped, but %+v may run", w)
 			}
 		}
 		return
 	}
-	if _, known := m.waiting[it.Value]; !known || m.blocked(it) {
+	if _, known := m.waiting[it.Value]; !known || m.blocked(it) || it.Model != model {
 		rt.Fatalf("popped %+v: known %t, key held %t", it, known, m.blocked(it))
 	}
 	for _, w := range m.waiting {
 		if sameKey(w, it) && w.Value < it.Value {
 			rt.Fatalf("popped %+v before %+v of the same key", it, w)
 		}
-		if it.Key == "" && w.Key == "" && w.Class == it.Class && w.Tenant == it.Tenant && w.Deadline < it.Deadline {
+		if it.Key == "" && w.Key == "" && w.Model == it.Model && w.Class == it.Class && w.Tenant == it.Tenant && w.Deadline < it.Deadline {
 			rt.Fatalf("popped %+v before the more urgent %+v", it, w)
 		}
 	}
@@ -159,20 +191,6 @@ func (m *queueMachine) Done(rt *rapid.T) {
 		return
 	}
 	rt.Skip("nothing is out")
-}
-
-func (m *queueMachine) Remove(rt *rapid.T) {
-	n := rapid.IntRange(2, 5).Draw(rt, "every")
-	want := 0
-	for v := range m.waiting {
-		if v%n == 0 {
-			want++
-			delete(m.waiting, v)
-		}
-	}
-	if got := m.q.Remove(func(v int) bool { return v%n == 0 }); len(got) != want {
-		rt.Fatalf("removed %d, want %d", len(got), want)
-	}
 }
 
 func (m *queueMachine) Check(rt *rapid.T) {

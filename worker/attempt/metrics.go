@@ -1,0 +1,85 @@
+package attempt
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock/penstock/schema/fault"
+)
+
+// metrics of a worker's attempts, over all pools.
+type metrics struct {
+	attempts     *prometheus.CounterVec
+	duration     prometheus.Histogram
+	firstToken   prometheus.Histogram
+	batchTasks   prometheus.Histogram
+	bisects      prometheus.Counter
+	checks       *prometheus.CounterVec
+	claims       *prometheus.CounterVec
+	streamsEnded *prometheus.CounterVec
+}
+
+// Outcomes of the attempts counter: success, or what follows from a failure.
+func (n Next) String() string {
+	return [...]string{"succeeded", "failed", "dead", "expired", "cancelled", "retry", "requeue"}[n]
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	seconds := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}
+	m := &metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_worker_attempts_total", Help: "Tries that ended, by what follows and the fault code (none on success).",
+		}, []string{"outcome", "reason"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "penstock_worker_attempt_duration_seconds", Help: "Time from a try's start to its outcome.", Buckets: seconds,
+		}),
+		firstToken: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "penstock_worker_first_token_seconds", Help: "Time from a streamed call's start to its first token.", Buckets: seconds,
+		}),
+		batchTasks: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "penstock_worker_batch_tasks", Help: "Tasks sent to a backend in one call.",
+			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256},
+		}),
+		bisects: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_worker_batch_bisections_total", Help: "Failed batches that were split to find the culprit.",
+		}),
+		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_worker_prior_checks_total", Help: "Checks for a terminal before dispatch: ok, moot (a task had ended) or skipped (store slow or away).",
+		}, []string{"outcome"}),
+		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_worker_claims_total", Help: "Claims of tries: ok, fenced, or error (the try runs without a token stream).",
+		}, []string{"outcome"}),
+		streamsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_worker_streams_ended_total", Help: "Token streams that ended before their try did.",
+		}, []string{"reason"}),
+	}
+	reg.MustRegister(m.attempts, m.duration, m.firstToken, m.batchTasks, m.bisects, m.checks, m.claims, m.streamsEnded)
+	m.zero()
+	return m
+}
+
+// zero makes every series appear before it first counts.
+func (m *metrics) zero() {
+	m.attempts.WithLabelValues(Succeed.String(), "none")
+	for _, c := range fault.Codes() {
+		m.attempts.WithLabelValues(Decide(1, fault.New(c, "")).Next.String(), string(c))
+		m.attempts.WithLabelValues(Decide(MaxAttempts, fault.New(c, "")).Next.String(), string(c))
+	}
+	for _, o := range []string{"ok", "moot", "skipped"} {
+		m.checks.WithLabelValues(o)
+	}
+	for _, o := range []string{"ok", "fenced", "error"} {
+		m.claims.WithLabelValues(o)
+	}
+	for _, o := range []string{"fenced", "vanished", "overflow"} {
+		m.streamsEnded.WithLabelValues(o)
+	}
+}
+
+func (m *metrics) ended(v Verdict, r Result) {
+	reason := string(v.Code)
+	if reason == "" {
+		reason = "none"
+	}
+	m.attempts.WithLabelValues(v.Next.String(), reason).Inc()
+	m.duration.Observe(r.Ended.Sub(r.Started).Seconds())
+}

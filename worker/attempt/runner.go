@@ -1,0 +1,330 @@
+package attempt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock/penstock/schema/fault"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/worker/backend"
+)
+
+// Params are the parts a Runner works with and its limits; zero durations are
+// defaults.
+type Params struct {
+	Store   Store
+	Log     Log
+	Logger  *slog.Logger
+	Metrics prometheus.Registerer
+	Worker  string           // names this process in claims and history
+	NowFunc func() time.Time // the brokers' present, for deadlines; nil: the local clock
+
+	Timeout      time.Duration // of one try, default 2 min
+	Idle         time.Duration // longest silence of a stream after its first piece, default 30 s
+	FirstToken   time.Duration // longest wait for a stream's first piece, default Timeout
+	CheckTimeout time.Duration // of the look for a terminal before dispatch, default 250 ms
+	ClaimTimeout time.Duration // default 250 ms
+	TokenEvery   time.Duration // longest time tokens are gathered, default 40 ms; negative: never
+}
+
+func (p Params) withDefaults() Params {
+	set := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+	}
+	set(&p.Timeout, 2*time.Minute)
+	set(&p.Idle, 30*time.Second)
+	set(&p.FirstToken, p.Timeout)
+	set(&p.CheckTimeout, 250*time.Millisecond)
+	set(&p.ClaimTimeout, 250*time.Millisecond)
+	set(&p.TokenEvery, 40*time.Millisecond)
+	p.TokenEvery = max(0, p.TokenEvery)
+	if p.NowFunc == nil {
+		p.NowFunc = time.Now
+	}
+	return p
+}
+
+// Runner runs batches of tries. It is safe for concurrent use.
+type Runner struct {
+	p       Params
+	streams *Streams
+	m       *metrics
+	hints   chan []*Try // holds one batch; a hint that finds it full is lost
+}
+
+// hintQueue is how many batches of hints wait; hints may be lost.
+const hintQueue = 16
+
+// NewRunner returns a runner. Run must be running for tokens to flow.
+func NewRunner(p Params) *Runner {
+	p = p.withDefaults()
+	m := newMetrics(p.Metrics)
+	return &Runner{p: p, streams: NewStreams(p.Log, p.TokenEvery, m), m: m, hints: make(chan []*Try, hintQueue)}
+}
+
+// Run writes tokens and hints until ctx is done.
+func (r *Runner) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { r.streams.Run(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case tries := <-r.hints:
+			r.hint(ctx, tries)
+		}
+	}
+}
+
+func (r *Runner) hint(ctx context.Context, tries []*Try) {
+	ctx, cancel := context.WithTimeout(ctx, r.p.ClaimTimeout)
+	defer cancel()
+	if err := r.p.Store.Running(ctx, tries); err != nil {
+		r.p.Logger.Debug("hint lost", "err", err)
+	}
+}
+
+// Call is a reserved place on a backend for one batch.
+type Call struct {
+	Backend backend.Backend
+	Name    string
+	// Open reports whether the backend still takes calls. A batch that failed
+	// as a whole is only split and run again while it does. Nil: always.
+	Open func() bool
+	// Ran is told each call's size and duration, for a batcher that learns. Nil
+	// is fine.
+	Ran func(n int, took time.Duration, outcomes []backend.Outcome)
+}
+
+// Do runs tries in one call, or in several if it fails as a whole and has to be
+// bisected until the culprit is alone. It returns one result per try, in order.
+// Ctx ends only what is left when the worker has no more time.
+func (r *Runner) Do(ctx context.Context, c Call, tries []*Try) []Result {
+	results := make([]Result, len(tries))
+	live := r.check(ctx, tries, results)
+	if len(live) == 0 {
+		return results
+	}
+	claimed := r.claim(ctx, tries, live)
+	r.announce(tries, live)
+	r.run(ctx, c, tries, live, claimed, results)
+	return results
+}
+
+// check asks the store, once for all, which tasks have ended meanwhile: those
+// are moot. A store that is slow or away stops nobody.
+func (r *Runner) check(ctx context.Context, tries []*Try, results []Result) (live []int) {
+	ids := make([]task.ID, len(tries))
+	for i, t := range tries {
+		ids[i] = t.Task.ID
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.p.CheckTimeout)
+	defer cancel()
+	states, err := r.p.Store.States(ctx, ids)
+	if err != nil || len(states) != len(tries) {
+		r.m.checks.WithLabelValues("skipped").Inc()
+		r.p.Logger.Debug("no look at the store before dispatch", "err", err)
+	}
+	for i, t := range tries {
+		if err == nil && len(states) == len(tries) {
+			s := states[i]
+			if s.Generation > t.Progress.Generation || s.Generation == t.Progress.Generation && !s.Open() {
+				results[i].Moot = true
+				r.m.checks.WithLabelValues("moot").Inc()
+				continue
+			}
+		}
+		live = append(live, i)
+	}
+	if len(live) == len(tries) && err == nil {
+		r.m.checks.WithLabelValues("ok").Inc()
+	}
+	return live
+}
+
+// claim opens the token streams. Whoever is refused goes on without tokens:
+// groups can be renamed and generations restart, and the terminals decide.
+func (r *Runner) claim(ctx context.Context, tries []*Try, live []int) []bool {
+	claims := make([]Claim, len(live))
+	now := time.Now().UTC()
+	for j, i := range live {
+		t := tries[i]
+		claims[j] = Claim{Task: t.Task.ID, Fence: t.Fence, Attempt: t.N, Worker: r.p.Worker, Event: t.opening(now)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.p.ClaimTimeout)
+	defer cancel()
+	claimed := make([]bool, len(tries))
+	for j, err := range r.p.Log.Claim(ctx, claims) {
+		switch {
+		case err == nil:
+			claimed[live[j]] = true
+			r.m.claims.WithLabelValues("ok").Inc()
+		case errors.Is(err, ErrFenced):
+			r.m.claims.WithLabelValues("fenced").Inc()
+		default:
+			r.m.claims.WithLabelValues("error").Inc()
+		}
+	}
+	return claimed
+}
+
+func (r *Runner) announce(tries []*Try, live []int) {
+	out := make([]*Try, len(live))
+	for j, i := range live {
+		out[j] = tries[i]
+	}
+	select {
+	case r.hints <- out:
+	default: // a hint may be lost
+	}
+}
+
+// run executes the live tries and bisects a batch that failed as one.
+func (r *Runner) run(ctx context.Context, c Call, tries []*Try, live []int, claimed []bool, results []Result) {
+	r.call(ctx, c, tries, live, claimed, results)
+	if !bisectable(live, results) {
+		return
+	}
+	r.m.bisects.Inc()
+	half := len(live) / 2
+	for _, part := range [][]int{live[:half], live[half:]} {
+		if ctx.Err() != nil || c.Open != nil && !c.Open() {
+			r.giveBack(part, results)
+			continue
+		}
+		r.run(ctx, c, tries, part, claimed, results)
+	}
+}
+
+// bisectable reports whether a batch failed because of the batch: all of it,
+// with a fault of the tasks and not of the system or of one try's own end.
+func bisectable(live []int, results []Result) bool {
+	if len(live) < 2 {
+		return false
+	}
+	for _, i := range live {
+		err := results[i].Err
+		class := fault.ClassOf(err)
+		ended := fault.RuleOf(fault.CodeOf(err)).Next == fault.NextEnd
+		if err == nil || ended || class == fault.ClassSystem || class == fault.ClassNone {
+			return false
+		}
+	}
+	return true
+}
+
+// giveBack leaves tries for another time: their neighbours' failure, and a
+// backend that takes no more calls, cost them nothing.
+func (r *Runner) giveBack(part []int, results []Result) {
+	for _, i := range part {
+		results[i].Err = &fault.Error{Code: fault.Unavailable, Class: fault.ClassSystem,
+			Message: "the backend stopped taking calls", Backend: results[i].Backend, Err: results[i].Err}
+	}
+}
+
+// call makes one call of the backend.
+func (r *Runner) call(ctx context.Context, c Call, tries []*Try, live []int, claimed []bool, results []Result) {
+	started := time.Now()
+	items := make([]backend.Item, len(live))
+	streams := make([]*Stream, len(live))
+	ctxs := make([]context.Context, len(live))
+	for j, i := range live {
+		t := tries[i]
+		itemCtx, stop := t.start(ctx, r.p.Timeout, r.p.NowFunc())
+		defer stop()
+		ctxs[j] = itemCtx
+		items[j] = backend.Item{Task: t.Task, Fence: t.Fence, Ctx: itemCtx}
+		if t.Task.Stream {
+			items[j].Emit, streams[j], stop = r.emitter(t, claimed[i])
+			defer stop()
+		}
+		r.p.Logger.Debug("attempt starts", "task_id", t.Task.ID, "fence", t.Fence.String(), "attempt", t.N, "backend", c.Name)
+	}
+	r.m.batchTasks.Observe(float64(len(items)))
+	outcomes := safely(ctx, c, items)
+	took := time.Since(started)
+	if c.Ran != nil {
+		c.Ran(len(items), took, outcomes)
+	}
+	for j, i := range live {
+		if streams[j] != nil {
+			streams[j].Close()
+		}
+		results[i] = Result{
+			Output: outcomes[j].Output, Usage: outcomes[j].Usage, Err: settleErr(ctxs[j], outcomes[j].Err),
+			Backend: c.Name, Started: started, Ended: started.Add(took),
+		}
+		if d := outcomes[j].FirstToken; d > 0 {
+			r.m.firstToken.Observe(d.Seconds())
+		}
+	}
+}
+
+// emitter passes a stream's pieces on and ends the try when they stop coming.
+// Without a claim there is no stream, but silence still counts.
+func (r *Runner) emitter(t *Try, claimed bool) (emit func(backend.Piece), st *Stream, stop func()) {
+	if claimed {
+		st = r.streams.Open(t.Task.ID, t.Fence)
+	}
+	silence := time.AfterFunc(r.p.FirstToken, func() {
+		t.Cancel(fault.New(fault.Timeout, "no token came in time"))
+	})
+	emit = func(p backend.Piece) {
+		silence.Reset(r.p.Idle)
+		if st != nil {
+			st.Emit(p)
+		}
+	}
+	return emit, st, func() { silence.Stop() }
+}
+
+// settleErr says why a try failed: what ended its context, if anything did,
+// for what the backend made of that is only an echo.
+func settleErr(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	cause := context.Cause(ctx)
+	if _, ours := errors.AsType[*fault.Error](cause); ours {
+		return cause
+	}
+	return err
+}
+
+// safely keeps a backend's panic, or an answer of the wrong size, within the
+// call.
+func safely(ctx context.Context, c Call, items []backend.Item) (out []backend.Outcome) {
+	defer func() {
+		if v := recover(); v != nil {
+			out = backend.Fail(len(items), &fault.Error{Code: fault.Internal, Backend: c.Name,
+				Message: "the backend's adapter crashed", Err: fmt.Errorf("panic: %v", v)})
+		}
+	}()
+	out = c.Backend.Run(ctx, items)
+	if len(out) != len(items) {
+		return backend.Fail(len(items), &fault.Error{Code: fault.Internal, Backend: c.Name,
+			Message: fmt.Sprintf("the backend's adapter returned %d outcomes for %d tasks", len(out), len(items))})
+	}
+	for i, o := range out {
+		if o.Err == nil && o.Output == nil {
+			out[i].Err = &fault.Error{Code: fault.Internal, Backend: c.Name, Message: "the backend's adapter returned no output"}
+		}
+	}
+	return out
+}
+
+// Judge decides what follows from a result and counts it.
+func (r *Runner) Judge(t *Try, res Result) Verdict {
+	v := Decide(t.N, res.Err)
+	r.m.ended(v, res)
+	return v
+}

@@ -1,0 +1,94 @@
+package attempt
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/penstock/penstock/schema/event"
+	"github.com/penstock/penstock/schema/fault"
+	"github.com/penstock/penstock/schema/task"
+)
+
+// ErrCallerCancelled is the cause of a try's context when the task's cancel is
+// durable.
+var ErrCallerCancelled error = fault.New(fault.Cancelled, "the caller cancelled the task")
+
+// ErrDraining is the cause of a try's context when the worker has no more time.
+var ErrDraining error = fault.New(fault.Interrupted, "the worker is shutting down")
+
+// Try is one run of a task under one fence.
+type Try struct {
+	Task     *task.Task
+	Progress task.Progress // as the record brought it, with what was counted since
+	Fence    event.Fence
+	N        int  // number of the attempt, from 1; repeats that do not count share it
+	Again    bool // another fence may have shown tokens: clients are told to forget them
+
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // nil until it runs
+	cause  error                   // set by Cancel before it ran
+}
+
+// Cancel stops the try, now or as soon as it starts, with a *fault.Error as the
+// cause. Only the first cause counts. Safe for concurrent use.
+func (t *Try) Cancel(cause error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cause == nil {
+		t.cause = cause
+	}
+	if t.cancel != nil {
+		t.cancel(t.cause)
+	}
+}
+
+// start gives the try its context: the task's deadline, the attempt's timeout
+// and Cancel all end it, each with its own fault as the cause.
+func (t *Try) start(ctx context.Context, timeout time.Duration, brokerNow time.Time) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	t.mu.Lock()
+	if t.cause != nil {
+		cancel(t.cause)
+	}
+	t.cancel = cancel
+	t.mu.Unlock()
+
+	left := t.Task.Deadline.Sub(brokerNow)
+	end := fault.New(fault.Expired, "the task's deadline passed while it ran")
+	if timeout < left {
+		left, end = timeout, fault.New(fault.Timeout, "the attempt took longer than %s", timeout)
+	}
+	timer := time.AfterFunc(max(0, left), func() { cancel(end) })
+	return ctx, func() {
+		timer.Stop()
+		cancel(context.Canceled)
+	}
+}
+
+// opening is the event that the try's claim writes.
+func (t *Try) opening(now time.Time) event.Event {
+	e := event.Event{ID: event.ID{Fence: t.Fence}, Type: event.Started, TaskID: t.Task.ID, At: now, Attempt: t.N}
+	if t.Again {
+		e.Type = event.Restart
+		e.Reason = fmt.Sprintf("attempt %d begins", t.N)
+	}
+	return e
+}
+
+// Result is what became of a try.
+type Result struct {
+	Output  *task.Output
+	Usage   *task.Usage
+	Err     error // nil on success; a cancelled or expired try has its cause
+	Backend string
+	Started time.Time
+	Ended   time.Time
+
+	// Moot is true when the task had ended, or moved to a newer generation,
+	// before the try began: nothing ran and nothing is to be written.
+	Moot bool
+	// Unrun is true when the try was given back before a backend saw it.
+	Unrun bool
+}
