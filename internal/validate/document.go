@@ -168,7 +168,7 @@ func (e *elements) open(want jsontext.Kind, path, name string) error {
 func strictError(err error, data []byte) *Error {
 	out := &Error{Code: fault.Malformed, Offset: int64(len(data)), Reason: "ends in the middle of a value"}
 	if len(bytes.TrimSpace(data)) == 0 {
-		out.Reason = "is empty"
+		out.Offset, out.Reason = -1, "is empty"
 		return out
 	}
 	if semantic, ok := errors.AsType[*strictjson.SemanticError](err); ok {

@@ -32,8 +32,8 @@ func TestDocumentRefusesWhatIsNotStrictJSON(t *testing.T) {
 	t.Parallel()
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	for _, tc := range []struct{ name, in, want string }{
-		{"nothing", ``, `body: is empty at byte 0`},
-		{"white space only", " \n", `body: is empty at byte 2`},
+		{"nothing", ``, `body: is empty`},
+		{"white space only", " \n", `body: is empty`},
 		{"text that is not JSON", `hello`, `body: not valid JSON, invalid character 'h' at start of value at byte 0`},
 		{"a value cut short", `{"a":[1,`, `a: ends in the middle of a value at byte 8`},
 		{"a string cut short", `{"a":"b`, `a: ends in the middle of a value at byte 7`},
@@ -85,7 +85,7 @@ func TestElementsSplitsAListWithoutJudgingItsItems(t *testing.T) {
 	}{
 		{"items of every sort", `{"tasks":[{"a":1,"a":2}, 7 ,"x"]}`, []string{`{"a":1,"a":2}`, `7`, `"x"`}, ""},
 		{"an empty list", `{"tasks":[]}`, []string{}, ""},
-		{"nothing", ``, nil, "body: is empty at byte 0"},
+		{"nothing", ``, nil, "body: is empty"},
 		{"another value", `[1]`, nil, "body: expected object"},
 		{"another member", `{"task":[]}`, nil, "task: unknown field at byte 1"},
 		{"no member", `{}`, nil, "tasks: is required"},

@@ -43,7 +43,9 @@ type Waiter interface {
 type Params struct {
 	Wait         time.Duration // for the winner; default 2 s
 	StoreTimeout time.Duration // of one question to Redis; default 250 ms
-	Keep         time.Duration // how long a task can be of interest: its longest life and its result's
+
+	// Gone says that a task is so old that even its result is dropped.
+	Gone func(id task.ID, now time.Time) bool
 }
 
 // Desk takes cancels. It is safe for concurrent use.
@@ -81,8 +83,7 @@ func (d *Desk) Cancel(ctx context.Context, tenant string, id task.ID) (Outcome, 
 	if d.minter.Check(id, tenant) != nil {
 		return Outcome{}, fault.New(fault.NotFound, "no such task")
 	}
-	// A keyed id carries the start of its bucket, not the time of its submit.
-	if time.Since(id.Time()) > d.p.Keep+task.Bucket {
+	if d.p.Gone(id, time.Now()) {
 		return Outcome{}, fault.New(fault.Gone, "the task ended long ago and its result is dropped")
 	}
 	view, known := d.look(ctx, id)

@@ -66,7 +66,8 @@ func setup(t *testing.T, w *world) (*cancel.Desk, task.ID, *task.Minter) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	desk := cancel.New(minter, w, w, w, cancel.Params{Keep: 60 * time.Hour}, slog.New(slog.DiscardHandler))
+	gone := func(id task.ID, now time.Time) bool { return now.Sub(id.Time()) > 60*time.Hour }
+	desk := cancel.New(minter, w, w, w, cancel.Params{Gone: gone}, slog.New(slog.DiscardHandler))
 	return desk, minter.New("acme", time.Now()), minter
 }
 
@@ -145,7 +146,7 @@ func TestForeignAndOldIDsAreRefused(t *testing.T) {
 		{"another tenant's task", "other", id, fault.NotFound},
 		{"an invented id", "acme", invented(id), fault.NotFound},
 		{"no id at all", "acme", "x", fault.NotFound},
-		{"a task of another age", "acme", minter.New("acme", time.Now().Add(-85*time.Hour)), fault.Gone},
+		{"a task of another age", "acme", minter.New("acme", time.Now().Add(-61*time.Hour)), fault.Gone},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -42,9 +42,9 @@ type Memory interface {
 	// Fingerprint stores the body and id that a key came with unless the key is
 	// known, and returns what was stored first; "" if this was the first.
 	Fingerprint(ctx context.Context, tenant, key, bodyHash string, id task.ID) (firstHash string, firstID task.ID, err error)
-	// Known reports whether anything is known of a task, which only a durable
-	// task leaves behind.
-	Known(ctx context.Context, id task.ID) (bool, error)
+	// Known reports for each task whether anything is known of it, which only a
+	// durable task leaves behind.
+	Known(ctx context.Context, ids []task.ID) ([]bool, error)
 	Hinter
 }
 

@@ -101,10 +101,14 @@ func (m *memory) Fingerprint(_ context.Context, tenant, key, hash string, id tas
 	return "", "", nil
 }
 
-func (m *memory) Known(_ context.Context, id task.ID) (bool, error) {
+func (m *memory) Known(_ context.Context, ids []task.ID) ([]bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.known[id], m.answer()
+	out := make([]bool, len(ids))
+	for i, id := range ids {
+		out[i] = m.known[id]
+	}
+	return out, m.answer()
 }
 
 func (m *memory) Queued(_ context.Context, hints []ingest.Hint) error {

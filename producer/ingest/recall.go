@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/schema/fault"
@@ -41,30 +42,25 @@ func (in *Intake) recall(ctx context.Context, d *draft) (known bool, err error) 
 // those of this bucket and the one before. A task that is found gives the draft
 // its id. A key that is known but whose task is not keeps its first id.
 func (in *Intake) published(ctx context.Context, d *draft, seen task.ID) bool {
-	current := d.task.ID
+	candidates := []task.ID{d.task.ID, d.earlier}
 	if seen != "" {
+		candidates = []task.ID{seen, d.task.ID, d.earlier}
 		d.task.ID = seen
 	}
-	tried := map[task.ID]bool{"": true}
-	for _, id := range []task.ID{seen, current, d.earlier} {
-		if tried[id] {
-			continue
-		}
-		tried[id] = true
-		known := false
-		ok := in.ask(ctx, func(ctx context.Context) (err error) {
-			known, err = in.d.Memory.Known(ctx, id)
-			return err
-		})
-		if !ok {
-			return false
-		}
-		if known {
-			d.task.ID = id
-			return true
-		}
+	var known []bool
+	ok := in.ask(ctx, func(ctx context.Context) (err error) {
+		known, err = in.d.Memory.Known(ctx, candidates)
+		return err
+	})
+	if !ok {
+		return false
 	}
-	return false
+	i := slices.Index(known, true)
+	if i < 0 {
+		return false
+	}
+	d.task.ID = candidates[i]
+	return true
 }
 
 // remember tells Redis at once that keyed tasks are durable, so that a repeat

@@ -1,0 +1,43 @@
+package httpapi
+
+import (
+	"time"
+
+	"github.com/penstock/penstock/internal/validate"
+	"github.com/penstock/penstock/producer/ingest"
+	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/fault"
+)
+
+// Labels that keep what a message said of itself.
+const (
+	labelMessageID = "message_id"
+	labelTimestamp = "timestamp"
+)
+
+// ofMessage turns a message into a submission without a model: the rules find
+// one. The message's own id is its idempotency key.
+func ofMessage(r api.ForwardRequest, body []byte, key string) (ingest.Submission, error) {
+	switch {
+	case r.MessageID == "":
+	case key != "" && key != r.MessageID:
+		return ingest.Submission{}, &validate.Error{
+			Code: fault.Malformed, Path: "message_id", Offset: -1,
+			Reason: "differs from the Idempotency-Key; give one of them",
+		}
+	default:
+		key = r.MessageID
+	}
+	labels := map[string]string{}
+	if r.MessageID != "" {
+		labels[labelMessageID] = r.MessageID
+	}
+	if r.Timestamp != nil {
+		labels[labelTimestamp] = r.Timestamp.UTC().Format(time.RFC3339Nano)
+	}
+	return ingest.Submission{
+		Request: &api.SubmitRequest{Source: r.Source, Payload: r.Payload, SessionID: r.SessionID, Labels: labels},
+		Key:     key,
+		Body:    body,
+	}, nil
+}

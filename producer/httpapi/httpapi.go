@@ -1,0 +1,156 @@
+// Package httpapi is the native HTTP face of the ingress: it reads a request,
+// calls one function and writes the answer. What is accepted, and when, is
+// decided in ingest and cancel.
+//
+// Routes: POST /v1/inference, POST /v1/inference/batch, POST /api/forward,
+// POST /v1/tasks/{id}/cancel, GET /v1/models and GET /v1/models/{id}.
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/validate"
+	"github.com/penstock/penstock/producer/admit"
+	"github.com/penstock/penstock/producer/cancel"
+	"github.com/penstock/penstock/producer/ingest"
+	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+)
+
+// Waiter waits for the terminal of a task that wins; ctx bounds the wait.
+type Waiter interface {
+	Wait(ctx context.Context, id task.ID) (*terminal.Terminal, uint8, error)
+}
+
+// Deps are the parts the handlers call.
+type Deps struct {
+	Intake  *ingest.Intake
+	Metrics *ingest.Metrics
+	Limits  *admit.Limits
+	Cancels *cancel.Desk
+	Waiter  Waiter
+	Catalog *catalog.Catalog
+	Auth    auth.Authenticator
+	Schemas fs.FS           // submit.schema.json and forward.schema.json
+	Drain   context.Context // done when waiting calls should stop to wait
+}
+
+// API holds the handlers.
+type API struct {
+	d       Deps
+	submit  *validate.Schema
+	forward *validate.Schema
+	models  models
+}
+
+// New compiles the schemas.
+func New(d Deps) (*API, error) {
+	set, err := validate.Compile(d.Schemas)
+	if err != nil {
+		return nil, fmt.Errorf("compile request schemas: %w", err)
+	}
+	a := &API{d: d, models: listModels(d.Catalog)}
+	var errSubmit, errForward error
+	a.submit, errSubmit = set.Schema("submit")
+	a.forward, errForward = set.Schema("forward")
+	return a, errors.Join(errSubmit, errForward)
+}
+
+// Register adds the routes.
+func (a *API) Register(e *echo.Echo) {
+	submit := httpserver.Authenticate(a.d.Auth, auth.ScopeSubmit)
+	e.POST("/v1/inference", a.postInference, submit)
+	e.POST("/v1/inference/batch", a.postBatch, submit)
+	e.POST("/api/forward", a.postForward, submit)
+	e.POST("/v1/tasks/:id/cancel", a.postCancel, submit)
+	known := httpserver.Authenticate(a.d.Auth)
+	e.GET("/v1/models", a.getModels, known)
+	e.GET("/v1/models/*", a.getModel, known, httpserver.ErrorFormat(writeModelError))
+}
+
+// postInference accepts one task.
+func (a *API) postInference(c echo.Context) error {
+	return a.one(c, func(body []byte, key string) (ingest.Submission, error) {
+		var r api.SubmitRequest
+		if err := a.submit.Decode(body, &r); err != nil {
+			return ingest.Submission{}, err
+		}
+		return ingest.Submission{Request: &r, Key: key, Body: body}, nil
+	})
+}
+
+// postForward accepts one task in the message form.
+func (a *API) postForward(c echo.Context) error {
+	return a.one(c, func(body []byte, key string) (ingest.Submission, error) {
+		var r api.ForwardRequest
+		if err := a.forward.Decode(body, &r); err != nil {
+			return ingest.Submission{}, err
+		}
+		return ofMessage(r, body, key)
+	})
+}
+
+// one reads a body, accepts its task and answers 202, or 200 for a caller who
+// waits and a task that ends in time.
+func (a *API) one(c echo.Context, decode func(body []byte, key string) (ingest.Submission, error)) error {
+	receipt, err := a.accept(c, decode)
+	if err != nil {
+		return answer(err)
+	}
+	return a.respond(c, receipt)
+}
+
+func (a *API) accept(c echo.Context, decode func(body []byte, key string) (ingest.Submission, error)) (ingest.Receipt, error) {
+	tenant := httpserver.Principal(c).Tenant
+	in, err := a.read(c, tenant)
+	if err != nil {
+		a.d.Metrics.Refused(err)
+		return ingest.Receipt{}, err
+	}
+	defer in.pass.Leave()
+	s, err := decode(in.body, in.key)
+	if err != nil {
+		a.d.Metrics.Refused(err)
+		return ingest.Receipt{}, err
+	}
+	s.Tenant = tenant
+	return a.d.Intake.Accept(c.Request().Context(), s)
+}
+
+// respond answers for an accepted task.
+func (a *API) respond(c echo.Context, r ingest.Receipt) error {
+	h := c.Response().Header()
+	accepted := acceptedOf(r.ID)
+	h.Set(echo.HeaderLocation, accepted.StatusURL)
+	if wait, ok := preferWait(c.Request().Header); ok {
+		h.Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
+		if t, generation, ended := a.await(c.Request().Context(), r.ID, wait); ended {
+			return httpserver.OK(c, 200, api.OfTerminal(t, generation))
+		}
+	}
+	return httpserver.OK(c, 202, accepted)
+}
+
+// await waits for the task's end, at most so long, and not into a drain.
+func (a *API) await(ctx context.Context, id task.ID, wait time.Duration) (*terminal.Terminal, uint8, bool) {
+	ctx, stop := context.WithTimeout(ctx, wait)
+	defer stop()
+	defer context.AfterFunc(a.d.Drain, stop)()
+	t, generation, err := a.d.Waiter.Wait(ctx, id)
+	return t, generation, err == nil && t != nil
+}
+
+func acceptedOf(id task.ID) api.Accepted {
+	url := "/v1/tasks/" + string(id)
+	return api.Accepted{TaskID: id, Status: task.Queued, StatusURL: url, EventsURL: url + "/events", CancelURL: url + "/cancel"}
+}
