@@ -171,3 +171,30 @@ func TestTakeoverKeepsTheLease(t *testing.T) {
 		}
 	})
 }
+
+func TestStoreThatLosesItsData(t *testing.T) {
+	for nth := range 4 {
+		t.Run(fmt.Sprintf("before its read number %d: nothing is skipped for it", nth+1), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				ids := make([]task.ID, 2)
+				for i := range ids {
+					ids[i], _ = w.die(t, death{})
+				}
+				reads := 0
+				r := w.start(t, "a", func(op string) bool {
+					if op == "before states" {
+						if reads++; reads == nth+1 {
+							w.empty = true
+							time.AfterFunc(time.Second, func() { w.mu.Lock(); w.empty = false; w.mu.Unlock() })
+						}
+					}
+					return false
+				})
+				pass(time.Second)
+				j := r.redrive(`{"filter":{},"rate":1}`)
+				w.check(t, r.until(j.ID, time.Minute, redrive.JobCompleted), ids)
+			})
+		})
+	}
+}

@@ -10,12 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/task"
@@ -31,7 +34,7 @@ type cluster struct {
 	config kafkaclient.Config
 	pub    *tasktopic.Publisher
 	minter *task.Minter
-	*projection
+	store  *taskstore.Store
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -41,7 +44,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	c := &cluster{t: t, config: kafkaclient.Config{Brokers: fake.ListenAddrs(), ClientID: "test"}, projection: newProjection()}
+	c := &cluster{t: t, config: kafkaclient.Config{Brokers: fake.ListenAddrs(), ClientID: "test"}}
 	cl := c.client(kafkaclient.ProducerOpts(1 << 24)...)
 	plan, err := topic.Plan(topic.Params{Replication: 1, Partitions: partitions})
 	if err != nil {
@@ -54,6 +57,13 @@ func newCluster(t *testing.T) *cluster {
 	if c.minter, err = task.NewMinter(task.Secret{Key: []byte("0123456789abcdef")}); err != nil {
 		t.Fatal(err)
 	}
+	rdb := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+	t.Cleanup(func() {
+		if err := rdb.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c.store = taskstore.New(rdb, taskstore.Params{Partitions: partitions})
 	c.project()
 	return c
 }
@@ -68,60 +78,40 @@ func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// projection is the store: the fold of penstock.results.
-type projection struct {
-	mu     sync.Mutex
-	states map[task.ID]terminal.State
-	next   map[int32]int64
-}
-
-func newProjection() *projection {
-	return &projection{states: map[task.ID]terminal.State{}, next: map[int32]int64{}}
-}
-
-func (p *projection) States(_ context.Context, ids []task.ID) ([]terminal.State, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := make([]terminal.State, len(ids))
-	for i, id := range ids {
-		out[i] = p.states[id]
-	}
-	return out, nil
-}
-
-func (p *projection) Projection(_ context.Context, partition int32) (redrive.Projection, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return redrive.Projection{Next: p.next[partition], Known: true}, nil
-}
-
-func (p *projection) apply(r *kgo.Record) error {
-	t, err := wire.DecodeTerminal(tasktopic.FromKgo(r))
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.states[t.TaskID], _ = p.states[t.TaskID].Apply(t, r.Offset)
-	p.next[r.Partition] = r.Offset + 1
-	return nil
-}
-
-// project runs the projector until the test ends.
+// project runs a projector until the test ends.
 func (c *cluster) project() {
+	c.t.Helper()
+	for p := range int32(partitions) {
+		if err := c.store.Rebuild(c.t.Context(), p, 0, 0); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 	cl := c.client(kafkaclient.ReaderOpts(kgo.NewOffset().AtStart(), topic.Results)...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
-				if err := c.apply(r); err != nil {
-					c.t.Error(err)
-				}
-			})
+			cl.PollFetches(ctx).EachPartition(func(p kgo.FetchTopicPartition) { c.apply(ctx, p) })
 		}
 	})
 	c.t.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+func (c *cluster) apply(ctx context.Context, p kgo.FetchTopicPartition) {
+	var recs []taskstore.Applied
+	for _, r := range p.Records {
+		t, err := wire.DecodeTerminal(tasktopic.FromKgo(r))
+		if err != nil {
+			c.t.Error(err)
+			continue
+		}
+		recs = append(recs, taskstore.Applied{Terminal: t, Offset: r.Offset})
+	}
+	if n := len(p.Records); n > 0 {
+		if err := c.store.Apply(ctx, p.Partition, p.Records[0].Offset, p.Records[n-1].Offset+1, recs); err != nil && ctx.Err() == nil {
+			c.t.Error(err)
+		}
+	}
 }
 
 // die writes a dead letter with a big and compressible value, and the terminal.
@@ -154,7 +144,7 @@ func (c *cluster) start(owner string) *redriver {
 		c.t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	r, err := redrive.New(redrive.Params{Source: source, Publisher: c.pub, Store: c.projection, Log: log, Metrics: reg,
+	r, err := redrive.New(redrive.Params{Source: source, Publisher: c.pub, Store: c.store, Log: log, Metrics: reg,
 		ResultsPartitions: partitions, Owner: owner, Pools: []string{"default"}, Token: config.Secret(adminToken), Lease: 500 * time.Millisecond})
 	if err != nil {
 		c.t.Fatal(err)
@@ -232,6 +222,12 @@ func TestAgainstKafka(t *testing.T) {
 			t.Errorf("job = %+v; want %d redriven", j, len(tasks))
 		}
 		c.checkPublished(tasks, j.ID)
+		for id := range tasks {
+			found, err := c.store.Get(t.Context(), id)
+			if err != nil || found.View.Status != task.Queued || found.View.Generation != 1 {
+				t.Fatalf("a client that polls %s sees %s in generation %d (%v); want queued in 1", id, found.View.Status, found.View.Generation, err)
+			}
+		}
 		if code, e := heir.do("POST", "/admin/v1/redrives", everything, nil); code != http.StatusNotFound {
 			t.Errorf("a second redrive answered %d (%s); want 404: nothing is dead", code, e.Message)
 		}

@@ -216,7 +216,7 @@ func newFetch(id [16]byte, r Ref) *kmsg.FetchRequest {
 	t.Partitions = append(t.Partitions, p)
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 0, 0, kafkaclient.MaxRecordBytes // what is not there now never will be
-	req.SessionEpoch = -1 // no session: one request, one answer
+	req.SessionEpoch = -1                                                            // no session: one request, one answer
 	req.Topics = append(req.Topics, t)
 	return req
 }

@@ -103,10 +103,7 @@ func (r *Redriver) finishBegun(ctx context.Context, job string, at Ref) (step, b
 	if err != nil {
 		return step{}, false, err
 	}
-	if err := r.projected(ctx, partition, end); err != nil {
-		return step{}, false, err
-	}
-	v, err := r.verdict(ctx, &c, job)
+	v, err := r.settledVerdict(ctx, &c, job, end)
 	if err != nil || (v != verdictOurs && v != verdictOver) {
 		return step{}, false, err
 	}
@@ -129,10 +126,23 @@ func (r *Redriver) reopen(ctx context.Context, c *candidate, job string) (verdic
 	if err != nil {
 		return 0, fmt.Errorf("reopen task %s: %w", c.task.ID, err)
 	}
-	if err := r.projected(ctx, ack.Partition, ack.Offset+1); err != nil {
-		return 0, err
+	return r.settledVerdict(ctx, c, job, ack.Offset+1)
+}
+
+// settledVerdict is the verdict once every result below next is projected. It
+// is asked for twice if the answer is "unknown": a store that lost its data
+// between the two reads would otherwise make a reopened task look never dead.
+func (r *Redriver) settledVerdict(ctx context.Context, c *candidate, job string, next int64) (v verdict, err error) {
+	partition := topic.ResultsPartition(c.task.ID, r.p.ResultsPartitions)
+	for range 2 {
+		if err := r.projected(ctx, partition, next); err != nil {
+			return 0, err
+		}
+		if v, err = r.verdict(ctx, c, job); err != nil || v != verdictUnknown {
+			return v, err
+		}
 	}
-	return r.verdict(ctx, c, job)
+	return v, nil
 }
 
 func (c *candidate) reopened(job string) *terminal.Terminal {

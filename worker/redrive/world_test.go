@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock/penstock/internal/config"
+	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/deadletter"
@@ -55,6 +56,7 @@ type world struct {
 	since    [partitions][]time.Time
 	broken   error // what the store answers, if anything
 	stuck    bool  // the projection stands still
+	empty    bool  // the store lost its data and is being rebuilt
 	changed  chan struct{}
 	minter   *task.Minter
 	sequence int64
@@ -307,7 +309,10 @@ func (k *worker) Control(_ context.Context, key string, value []byte) (ack taskt
 func (k *worker) States(_ context.Context, ids []task.ID) (out []terminal.State, err error) {
 	err = k.effect("states", func() error {
 		for _, id := range ids {
-			s, _ := k.state(id, k.next(topic.ResultsPartition(id, partitions)))
+			var s terminal.State
+			if !k.empty {
+				s, _ = k.state(id, k.next(topic.ResultsPartition(id, partitions)))
+			}
 			out = append(out, s)
 		}
 		return k.broken
@@ -315,8 +320,8 @@ func (k *worker) States(_ context.Context, ids []task.ID) (out []terminal.State,
 	return out, err
 }
 
-func (k *worker) Projection(_ context.Context, p int32) (out redrive.Projection, err error) {
-	err = k.effect("projection", func() error { out = redrive.Projection{Next: k.next(p), Known: true}; return k.broken })
+func (k *worker) Projection(_ context.Context, p int32) (out taskstore.Projection, err error) {
+	err = k.effect("projection", func() error { out = taskstore.Projection{Next: k.next(p), Known: !k.empty}; return k.broken })
 	return out, err
 }
 
