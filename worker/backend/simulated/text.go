@@ -1,0 +1,118 @@
+package simulated
+
+import (
+	"encoding/json"
+	"hash/fnv"
+	"math"
+	"strings"
+
+	"github.com/penstock/penstock/schema/task"
+)
+
+// vocabulary is what answers are made of.
+const vocabulary = "water gate wheel stream river turbine power flow pressure channel steady lock quiet deep bright stone " +
+	"level north valley bridge signal morning copper harbour field engine light season paper window garden winter"
+
+// Tokens returns the answer to a prompt: n words, a function of the prompt
+// alone. Each but the first begins with a space, so that they join to the text.
+func Tokens(prompt string, n int) []string {
+	words := strings.Fields(vocabulary)
+	state := hash(prompt)
+	out := make([]string, max(n, 0))
+	for i := range out {
+		state = state*6364136223846793005 + 1442695040888963407 // Knuth's MMIX generator
+		out[i] = words[(state>>33)%uint64(len(words))]
+		if i > 0 {
+			out[i] = " " + out[i]
+		}
+	}
+	return out
+}
+
+// Text returns the whole answer to a prompt.
+func Text(prompt string, n int) string { return strings.Join(Tokens(prompt, n), "") }
+
+func hash(s string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(s)) // a hash's Write never fails
+	return h.Sum64()
+}
+
+// dimensions of an embedding.
+const dimensions = 64
+
+// Vector returns the embedding of a text: a unit vector, a function of the
+// text alone.
+func Vector(text string) []float32 {
+	state := hash(text)
+	out := make([]float32, dimensions)
+	var sum float64
+	for i := range out {
+		state = state*6364136223846793005 + 1442695040888963407
+		v := float64(int64(state>>11))/(1<<52) - 1
+		out[i] = float32(v)
+		sum += v * v
+	}
+	norm := float32(math.Sqrt(sum))
+	for i := range out {
+		out[i] /= norm
+	}
+	return out
+}
+
+// count estimates tokens as words: good enough for usage that nobody pays.
+func count(s string) int { return max(1, len(strings.Fields(s))) }
+
+// answer is the output of one call.
+func (c call) answer() (*task.Output, *task.Usage) {
+	if c.kind == task.Embedding {
+		return c.embed()
+	}
+	finish := "stop"
+	if c.tokens == 0 {
+		finish = "length"
+	}
+	if len(c.inputs) == 0 {
+		used := count(c.prompt)
+		return &task.Output{Text: Text(c.prompt, c.tokens), FinishReason: finish}, usage(used, c.tokens)
+	}
+	return c.prompts(finish)
+}
+
+// prompts answers a prompt array: one choice for each.
+func (c call) prompts(finish string) (*task.Output, *task.Usage) {
+	choices := make([]choice, len(c.inputs))
+	used := 0
+	for i, in := range c.inputs {
+		choices[i] = choice{Index: i, Text: Text(in, c.tokens), FinishReason: &finish}
+		used += count(in)
+	}
+	return &task.Output{Text: choices[0].Text, FinishReason: finish, Choices: marshal(choices)}, usage(used, c.tokens*len(c.inputs))
+}
+
+func (c call) embed() (*task.Output, *task.Usage) {
+	inputs := c.inputs
+	if len(inputs) == 0 {
+		inputs = []string{c.prompt}
+	}
+	vectors := make([][]float32, len(inputs))
+	used := 0
+	for i, in := range inputs {
+		vectors[i] = Vector(in)
+		used += count(in)
+	}
+	return &task.Output{Embeddings: marshal(vectors)}, usage(used, 0)
+}
+
+func usage(prompt, completion int) *task.Usage {
+	return &task.Usage{PromptTokens: prompt, CompletionTokens: completion, TotalTokens: prompt + completion}
+}
+
+// marshal writes our own plain values, which cannot fail.
+func marshal(v any) json.RawMessage {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
