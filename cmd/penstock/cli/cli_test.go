@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -186,5 +187,39 @@ func TestHelpNeverShowsTheKey(t *testing.T) {
 	out, errs, _ := run(t, "", map[string]string{"PENSTOCK_KEY": "sk-secret"}, "list", "--help")
 	if strings.Contains(out+errs, "sk-secret") {
 		t.Error("--help prints the key")
+	}
+}
+
+func TestSimulateServesUntilItIsStopped(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	read, write := io.Pipe()
+	done := make(chan error, 1) // one result
+	go func() {
+		done <- cli.Run(ctx, lifecycle.Proc{
+			Args: []string{"simulate", "--listen", "127.0.0.1:0"}, Getenv: func(string) string { return "" }, Stdout: io.Discard, Stderr: write,
+		})
+	}()
+	line, err := bufio.NewReader(read).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, url, _ := strings.Cut(strings.TrimSpace(line), " on ")
+	for _, path := range []string{"/readyz", "/v1/models", "/sim/faults"} {
+		res, err := http.Get(url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("%s answers %s", path, res.Status)
+		}
+	}
+	if _, errs, code := run(t, "", nil, "doctor", "--quick", "--url", url); code != 0 {
+		t.Errorf("doctor --quick: exit %d, %s", code, errs)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("stopped with %v", err)
 	}
 }
