@@ -133,6 +133,19 @@ func TestDevIsForLoopbackOnly(t *testing.T) {
 	}
 }
 
+func TestConfigChoosesWhoMayCall(t *testing.T) {
+	t.Parallel()
+	if a, err := (auth.Config{}).Open("127.0.0.1:0"); err != nil || a != (auth.Dev{}) {
+		t.Errorf("on loopback: got %v, %v", a, err)
+	}
+	if a, err := (auth.Config{}).Open(":8080"); err == nil || a != nil {
+		t.Errorf("without keys on every interface: got %v, %v", a, err)
+	}
+	if a, err := (auth.Config{KeysFile: "/nonexistent"}).Open(":8080"); err == nil || a != nil {
+		t.Errorf("without its file: got %v, %v", a, err)
+	}
+}
+
 func TestThePrincipalTravelsInTheContext(t *testing.T) {
 	t.Parallel()
 	if _, ok := auth.From(t.Context()); ok {

@@ -15,6 +15,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+// LogConfig is the operator's choice of what is logged; embed it in a service's
+// configuration.
+type LogConfig struct {
+	Level  string `koanf:"log_level" usage:"debug, info, warn or error"`
+	Format string `koanf:"log_format" usage:"json or text"`
+}
+
+// DefaultLogConfig logs JSON from info up.
+func DefaultLogConfig() LogConfig { return LogConfig{Level: "info", Format: "json"} }
+
+// Open returns the logger.
+func (c LogConfig) Open(w io.Writer) (*slog.Logger, error) { return NewLogger(w, c.Level, c.Format) }
+
 // NewLogger returns a logger of the given level (debug, info, warn, error) and
 // format (json, text).
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
