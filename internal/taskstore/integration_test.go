@@ -26,6 +26,7 @@ func realRedis(tb testing.TB) redis.UniversalClient {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	opt.DB = 1 // packages are tested side by side: each has its own
 	rdb := redis.NewClient(opt)
 	tb.Cleanup(func() { _ = rdb.Close() })
 	return rdb
@@ -51,7 +52,7 @@ func BenchmarkRebuild(b *testing.B) {
 	now, zero := time.Now(), uint8(0)
 	const batch = 2048
 	b.ReportAllocs()
-	if err := rdb.FlushAll(b.Context()).Err(); err != nil {
+	if err := rdb.FlushDB(b.Context()).Err(); err != nil {
 		b.Fatal(err)
 	}
 	if err := store.Rebuild(b.Context(), 0, 0, int64(b.N*batch)); err != nil {

@@ -39,7 +39,7 @@ type bundle struct {
 func setup(t *testing.T, open Open, p taskstore.Params) bundle {
 	t.Helper()
 	rdb := open(t)
-	if err := rdb.FlushAll(t.Context()).Err(); err != nil {
+	if err := rdb.FlushDB(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
 	minter, err := task.NewMinter(task.Secret{Key: []byte("0123456789abcdef")})
@@ -209,7 +209,7 @@ func folds(t *testing.T, open Open) {
 	b := setup(t, open, taskstore.Params{Partitions: only})
 	rapid.Check(t, func(rt *rapid.T) {
 		ctx := context.Background()
-		if err := b.rdb.FlushAll(ctx).Err(); err != nil {
+		if err := b.rdb.FlushDB(ctx).Err(); err != nil {
 			rt.Fatal(err)
 		}
 		ids := []task.ID{b.id(), b.id()}
@@ -257,7 +257,7 @@ func replay(ctx context.Context, rt *rapid.T, b bundle, log []*terminal.Terminal
 	for at := 0; at < len(log) || at == 0; {
 		switch rapid.IntRange(0, 7).Draw(rt, "trouble") {
 		case 0:
-			b.rdb.FlushAll(ctx)
+			b.rdb.FlushDB(ctx)
 		case 1, 2:
 			at = rapid.IntRange(0, at).Draw(rt, "zombie or replay from")
 		case 3:

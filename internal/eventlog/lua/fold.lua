@@ -1,0 +1,16 @@
+-- Replace the head of a stream by a snapshot of it.
+--
+-- KEYS[1] event stream
+-- KEYS[2] snapshot hash {id, e}
+-- ARGV[1] id of the last event folded in
+-- ARGV[2] snapshot JSON
+-- ARGV[3] seconds to keep
+-- ARGV[4] id of the snapshot that was folded in; '' for none
+-- Returns 1 if done, 0 if somebody else has folded since.
+local was = redis.call('HGET', KEYS[2], 'id')
+if (was or '') ~= ARGV[4] then return 0 end
+redis.call('HSET', KEYS[2], 'id', ARGV[1], 'e', ARGV[2])
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
+redis.call('XDEL', KEYS[1], ARGV[1])
+return 1
