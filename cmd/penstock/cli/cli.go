@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/penstock/penstock/cmd/penstock/client"
+	"github.com/penstock/penstock/cmd/penstock/tty"
 	"github.com/penstock/penstock/internal/lifecycle"
 )
 
@@ -157,11 +157,4 @@ func coded(err error) error {
 }
 
 // isTerminal reports whether a stream is a person's screen.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
+func isTerminal(w io.Writer) bool { return tty.Is(w) }
