@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -69,6 +68,9 @@ func (e *Engine) Faults() *Faults { return &e.faults }
 
 // Executions returns what ran so far.
 func (e *Engine) Executions() Executions { return e.executions.snapshot() }
+
+// Busy returns how many items hold a slot just now.
+func (e *Engine) Busy() int { return int(e.processing.Load()) }
 
 // Join implements backend.Backend: what is not streamed shares the device.
 func (e *Engine) Join(t *task.Task) (string, int) {
@@ -148,7 +150,7 @@ func (c call) text() string {
 
 // batch runs the items on the device, together.
 func (e *Engine) batch(ctx context.Context, items []backend.Item, calls []call) []backend.Outcome {
-	ctx, stop := allOf(ctx, items)
+	ctx, stop := backend.Together(ctx, items)
 	defer stop()
 	var hit *Fault
 	for _, c := range calls {
@@ -278,42 +280,5 @@ func (e *Engine) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// cancelled turns the end of a context into a fault. A cause that is a fault
-// already, from whoever cancelled, is kept.
-func (e *Engine) cancelled(ctx context.Context) error {
-	cause := context.Cause(ctx)
-	if fault.CodeOf(cause) != fault.Internal {
-		return cause
-	}
-	if ctx.Err() == context.DeadlineExceeded {
-		return &fault.Error{Code: fault.Timeout, Backend: e.p.Name, Message: "no answer in time", Err: cause}
-	}
-	return &fault.Error{Code: fault.Cancelled, Backend: e.p.Name, Message: "the call was cancelled", Err: cause}
-}
-
-// allOf returns a context that ends with ctx, or once every item's own has
-// ended: a batch goes on while somebody still wants its answer.
-func allOf(ctx context.Context, items []backend.Item) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var mu sync.Mutex
-	left := len(items)
-	stops := make([]func() bool, 0, len(items))
-	for _, it := range items {
-		if it.Ctx == nil {
-			continue
-		}
-		stops = append(stops, context.AfterFunc(it.Ctx, func() {
-			mu.Lock()
-			defer mu.Unlock()
-			if left--; left == 0 {
-				cancel(context.Cause(it.Ctx))
-			}
-		}))
-	}
-	return ctx, func() {
-		for _, stop := range stops {
-			stop()
-		}
-		cancel(context.Canceled)
-	}
-}
+// cancelled says why a call ended before its answer.
+func (e *Engine) cancelled(ctx context.Context) error { return backend.Ended(ctx, e.p.Name) }

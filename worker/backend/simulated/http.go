@@ -17,13 +17,6 @@ import (
 	"github.com/penstock/penstock/worker/backend"
 )
 
-// Headers by which a caller says which tasks a call is for, so that the log of
-// executions can name them: comma separated, in the order of the prompts.
-const (
-	HeaderTask  = "X-Penstock-Task"
-	HeaderFence = "X-Penstock-Fence"
-)
-
 // maxRequest bounds a request's body in bytes.
 const maxRequest = 64 << 20
 
@@ -179,7 +172,7 @@ func (q request) items(kind task.Kind, h http.Header) ([]backend.Item, error) {
 	if len(texts) == 0 {
 		return nil, errors.New("nothing to do: prompt or input is empty")
 	}
-	names, fences := strings.Split(h.Get(HeaderTask), ","), strings.Split(h.Get(HeaderFence), ",")
+	names, fences := strings.Split(h.Get(backend.HeaderTask), ","), strings.Split(h.Get(backend.HeaderFence), ",")
 	out := make([]backend.Item, len(texts))
 	for i, text := range texts {
 		t := &task.Task{Kind: kind, Model: q.Model, Stream: q.Stream, Payload: task.Payload{Text: text}}
