@@ -343,3 +343,20 @@ func TestOrders(t *testing.T) {
 		})
 	})
 }
+
+func TestTwoWorkersOfOneName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for range 20 {
+			w.die(t, death{})
+		}
+		r := w.start(t, "same", nil)
+		w.start(t, "same", nil)
+		pass(time.Second)
+		j := r.redrive(`{"filter":{},"rate":20}`)
+		r.until(j.ID, time.Minute, redrive.JobCompleted)
+		if len(w.order) != 20 {
+			t.Errorf("%d publications; want 20: only one of them owns the job", len(w.order))
+		}
+	})
+}

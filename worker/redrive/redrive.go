@@ -2,9 +2,11 @@ package redrive
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +39,7 @@ type Params struct {
 	Metrics   prometheus.Registerer
 
 	ResultsPartitions int32    // of penstock.results
-	Owner             string   // this process, unlike any other; names it in jobs
+	Owner             string   // names this process in jobs, for people; New makes it unique
 	Pools             []string // that have topics
 	// PoolOfFunc names the pool that serves a model now, for letters whose own
 	// pool is gone. Nil: such letters are skipped.
@@ -104,6 +106,8 @@ func New(p Params) (*Redriver, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	// Two processes under one name would both take a claim for theirs.
+	p.Owner += "/" + strings.ToLower(rand.Text()[:8])
 	r := &Redriver{
 		p: p, source: p.Source, pub: p.Publisher, store: p.Store, log: p.Log,
 		index: newIndex(p.IndexLimit), ledger: newLedger(), ready: make(chan struct{}),

@@ -25,7 +25,7 @@ func (s *selection) flags(c *cobra.Command) {
 	f.StringVar(&s.pool, "pool", "", "of this pool")
 	f.StringVar(&s.code, "code", "", "that died of this fault code, as timeout or unavailable")
 	f.StringVar(&s.disposition, "disposition", "", "exhausted, undecodable, suspected_killer or oversize")
-	f.StringVar(&s.group, "group", "", "of this group, by its fingerprint (see `dlt groups`)")
+	f.StringVar(&s.group, "group", "", "of this group, by its `fingerprint` (see dlt groups)")
 	f.StringVar(&s.text, "text", "", "with this text in the message")
 	f.StringVar(&s.since, "since", "", "dead since then: a time (RFC 3339) or how long ago, as 2h")
 	f.StringVar(&s.until, "until", "", "dead before then, likewise")
