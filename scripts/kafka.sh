@@ -138,7 +138,7 @@ PROPERTIES
 start() {
   local id=$1
   # Setsid: a Ctrl-C at the terminal must not kill the broker before the tests end.
-  setsid java -Xms128m -Xmx384m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.awt.headless=true \
+  setsid java -Xms128m -Xmx384m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.awt.headless=true -Djava.io.tmpdir="$run" \
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$libs/*" kafka.Kafka "$run/$id.properties" \
     >>"$run/$id.log" 2>&1 </dev/null &
   echo $! >"$run/$id.pid"

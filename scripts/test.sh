@@ -42,6 +42,7 @@ tagged() {
 # one its tests skip themselves, and are counted.
 server() {
   local address
+  if [[ ${CI:-} == true ]]; then "scripts/$1.sh" down; fi # what a killed run left has its data
   if address=$("scripts/$1.sh" status 2>/dev/null); then
     export "$2=$address"
   elif address=$("scripts/$1.sh" up); then

@@ -214,12 +214,13 @@ func TestHelpShowsEveryNameAndDefaultButNoSecret(t *testing.T) {
 	t.Parallel()
 	s := defaults()
 	s.Kafka.Password = "hunter2"
+	s.DrainGrace = 72 * time.Hour
 	var out strings.Builder
 	err := config.Load(s, config.Source{Name: "penstock-producer", About: "Takes tasks in.", Args: []string{"--help"}, Help: &out})
 	if !errors.Is(err, flag.ErrHelp) {
 		t.Fatalf("got %v, want flag.ErrHelp", err)
 	}
-	for _, want := range []string{"Usage: penstock-producer", "Takes tasks in.", "--drain-grace duration", "(default 30s)", "PENSTOCK_DRAIN_GRACE", "(default a:1,b:2,c:3)", "(default 8MiB)", "--config FILE", "--debug  "} {
+	for _, want := range []string{"Usage: penstock-producer", "Takes tasks in.", "--drain-grace duration", "(default 72h)", "PENSTOCK_DRAIN_GRACE", "(default a:1,b:2,c:3)", "(default 8MiB)", "--config FILE", "--debug  "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("help lacks %q:\n%s", want, out.String())
 		}

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // parsedArgs is what the command line says.
@@ -112,7 +113,22 @@ func (f field) defaultText() string {
 	if !isScalar(t) {
 		return " (has a default)"
 	}
+	if d, ok := f.value.Interface().(time.Duration); ok {
+		return fmt.Sprintf(" (default %s)", shortDuration(d))
+	}
 	return fmt.Sprintf(" (default %v)", f.value.Interface())
+}
+
+// shortDuration writes 72h, not 72h0m0s.
+func shortDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func joinList(v reflect.Value) string {
