@@ -18,12 +18,13 @@ import (
 )
 
 // Command is the verb `bench` with its kinds of load. Connect returns a client
-// of the system that the global flags name.
-func Command(connect func() (*client.Client, error)) *cobra.Command {
+// of the system that the global flags name, workplace the directories of the
+// services' binaries and of their logs.
+func Command(connect func() (*client.Client, error), workplace func(verb string) (bin, dir string, err error)) *cobra.Command {
 	c := &cobra.Command{
 		Use: "bench", Short: "Measure a running system, as ratios to the least that could do the job", GroupID: "operate",
 	}
-	c.AddCommand(acceptCommand(connect), endToEndCommand(connect), goodputCommand(connect), bareCommand())
+	c.AddCommand(acceptCommand(connect), endToEndCommand(connect), goodputCommand(connect), bareCommand(), allCommand(workplace))
 	return c
 }
 
