@@ -158,6 +158,7 @@ type Progress struct {
 	ReturnTopic  string    // on a retry tier: where the mover takes the record
 	NotBefore    time.Time // wait left after the tier, by the broker's clock; zero: none
 	RedriveJob   string    // the job that opened this generation
+	Deadline     time.Time // replaces the task's own, as a redrive sets it; zero: the task's own holds
 }
 
 // Remember returns p with an attempt added to its history.

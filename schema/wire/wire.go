@@ -60,6 +60,7 @@ const (
 	HeaderReturnTopic  = "ce_returntopic"
 	HeaderNotBefore    = "ce_notbefore"
 	HeaderRedriveJob   = "ce_redrivejob"
+	HeaderDeadline     = "ce_deadline"
 	HeaderStatus       = "ce_status"
 )
 
@@ -141,12 +142,14 @@ func (l *headerList) progress(p task.Progress) error {
 	l.add(HeaderReturnTopic, p.ReturnTopic)
 	l.add(HeaderNotBefore, stamp(p.NotBefore))
 	l.add(HeaderRedriveJob, p.RedriveJob)
+	l.add(HeaderDeadline, stamp(p.Deadline))
 	return nil
 }
 
 // DecodeTask reads a record of a tasks or retry topic. The error is ErrRecord,
 // with the reason, for bytes that are not a task of a version we know.
 // Unknown fields are ignored, so that an older reader survives a newer writer.
+// A deadline in the progress takes the place of the value's.
 func DecodeTask(r Record) (*task.Task, task.Progress, error) {
 	value, err := dataOf(r)
 	if err != nil {
@@ -160,6 +163,9 @@ func DecodeTask(r Record) (*task.Task, task.Progress, error) {
 		return nil, task.Progress{}, err
 	}
 	p, err := decodeProgress(r)
+	if !p.Deadline.IsZero() {
+		t.Deadline = p.Deadline
+	}
 	return &t, p, err
 }
 
@@ -189,6 +195,7 @@ func decodeProgress(r Record) (task.Progress, error) {
 	p.Losses = int(d.number(HeaderLosses, 1<<20))
 	p.FirstFailure = d.time(HeaderFirstFailure)
 	p.NotBefore = d.time(HeaderNotBefore)
+	p.Deadline = d.time(HeaderDeadline)
 	p.ReturnTopic, _ = r.Get(HeaderReturnTopic)
 	p.RedriveJob, _ = r.Get(HeaderRedriveJob)
 	if raw, ok := r.Get(HeaderHistory); ok && d.err == nil {

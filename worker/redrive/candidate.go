@@ -55,22 +55,35 @@ func (r *Redriver) poolOf(c *candidate) string {
 }
 
 // refusal says why a letter must not be reopened, whatever its task's state.
-func (c *candidate) refusal(now time.Time) Reason {
+func (c *candidate) refusal() Reason {
 	switch {
 	case c.task == nil || c.letter.Disposition == deadletter.Undecodable:
 		return ReasonUndecodable
 	case c.letter.Generation == event.MaxGeneration:
 		return ReasonGenerationLimit
-	case !c.task.Deadline.After(now):
-		return ReasonDeadlinePassed
 	case c.pool == "":
 		return ReasonNoPool
 	}
 	return ReasonNone
 }
 
+// deadline of the task once it is put back: its own if that is far enough away,
+// else the time it was given at first, counted from now. The operator wants the
+// task run, however long it lay here.
+func (c *candidate) deadline(now time.Time) time.Time {
+	first, _, err := wire.DecodeTask(wire.Record{Key: c.original.Key, Value: c.original.Value}) // without what an earlier redrive set
+	if err != nil {
+		return c.task.Deadline
+	}
+	fresh := now.Add(first.Deadline.Sub(first.Timestamp))
+	if fresh.Before(c.task.Deadline) {
+		return c.task.Deadline
+	}
+	return fresh.UTC()
+}
+
 // refused is refusal for a summary: the dry run asks it.
-func (l *Letter) refused(now time.Time) Reason {
+func (l *Letter) refused() Reason {
 	switch {
 	case l.State == LetterRedriven:
 		return ReasonAlreadyRedriven
@@ -78,8 +91,6 @@ func (l *Letter) refused(now time.Time) Reason {
 		return ReasonUndecodable
 	case l.Generation == event.MaxGeneration:
 		return ReasonGenerationLimit
-	case !l.Deadline.After(now):
-		return ReasonDeadlinePassed
 	case l.Pool == "":
 		return ReasonNoPool
 	}

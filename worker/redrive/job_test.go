@@ -29,7 +29,6 @@ func TestDryRun(t *testing.T) {
 			}
 			w.die(t, death{model: "sim-embed", code: "unavailable", originTopic: topic.Tasks("gone", task.Standard)})
 			w.die(t, death{disposition: deadletter.Undecodable, value: []byte("{")})
-			w.die(t, death{deadline: time.Nanosecond})
 			w.die(t, death{unfinished: true})
 			r := w.start(t, "a", nil)
 			synctest.Wait()
@@ -38,8 +37,8 @@ func TestDryRun(t *testing.T) {
 			if code, e := r.do("POST", "/admin/v1/redrives", `{"filter":{},"dry_run":true,"rate":2}`, &p); code != http.StatusOK {
 				t.Fatalf("answered %d: %s", code, e.Message)
 			}
-			want := redrive.Preview{DryRun: true, WouldMove: 4, WouldSkip: 3, Seconds: 2,
-				SkipFor:       map[redrive.Reason]int{redrive.ReasonUndecodable: 1, redrive.ReasonDeadlinePassed: 1, redrive.ReasonNotDead: 1},
+			want := redrive.Preview{DryRun: true, WouldMove: 4, WouldSkip: 2, Seconds: 2,
+				SkipFor:       map[redrive.Reason]int{redrive.ReasonUndecodable: 1, redrive.ReasonNotDead: 1},
 				ByCode:        map[string]int{"timeout": 3, "unavailable": 1},
 				ByDisposition: map[string]int{"exhausted": 4},
 				ByModel:       map[string]int{"sim-chat": 3, "sim-embed": 1},
@@ -127,7 +126,6 @@ func TestRedrive(t *testing.T) {
 			reasons := map[redrive.Reason]death{
 				redrive.ReasonUndecodable:     {disposition: deadletter.Undecodable, value: []byte("\x00\x01")},
 				redrive.ReasonGenerationLimit: {generation: 255},
-				redrive.ReasonDeadlinePassed:  {deadline: time.Second},
 				redrive.ReasonNoPool:          {originTopic: topic.Tasks("gone", task.Standard), model: "gone"},
 				redrive.ReasonNotDead:         {unfinished: true},
 			}
@@ -149,6 +147,23 @@ func TestRedrive(t *testing.T) {
 			}
 			if len(j.SkippedExamples) != len(reasons) {
 				t.Errorf("%d examples; want %d", len(j.SkippedExamples), len(reasons))
+			}
+		})
+	})
+	t.Run("a letter past its deadline gets the time it had at first", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			id, _ := w.die(t, death{deadline: time.Minute})
+			pass(time.Hour)
+			r := w.start(t, "a", nil)
+			pass(2 * time.Second)
+			j := r.redrive(everything)
+			r.until(j.ID, time.Minute, redrive.JobCompleted)
+			if len(w.tasks[id]) != 1 {
+				t.Fatalf("published %d times; want once", len(w.tasks[id]))
+			}
+			if left := time.Until(w.tasks[id][0].progress.Deadline); left < 30*time.Second || left > time.Minute {
+				t.Errorf("%s left; want about a minute", left)
 			}
 		})
 	})

@@ -156,7 +156,7 @@ func (r *Redriver) reasons(ctx context.Context, letters []Letter) ([]Reason, err
 	var ids []task.ID
 	var at []int
 	for i := range letters {
-		if out[i] = letters[i].refused(time.Now()); out[i] == ReasonNone {
+		if out[i] = letters[i].refused(); out[i] == ReasonNone {
 			ids, at = append(ids, letters[i].TaskID), append(at, i)
 		}
 	}

@@ -227,7 +227,7 @@ func (r *Redriver) detail(ctx context.Context, at Ref, payload bool) (Detail, er
 	if l, ok := r.index.letter(at); ok {
 		d.Letter = l
 	}
-	d.Refused = d.refused(time.Now())
+	d.Refused = d.refused()
 	d.Headers = headersOf(rec, payload)
 	if d.History == nil {
 		d.History = []task.Attempt{}

@@ -19,7 +19,6 @@ const (
 	ReasonAlreadyRedriven Reason = "already_redriven" // another job, or an earlier one, was first
 	ReasonNotDead         Reason = "not_dead"         // the task ended otherwise, or its result is past its time to live
 	ReasonGenerationLimit Reason = "generation_limit" // generation 255 is the last
-	ReasonDeadlinePassed  Reason = "deadline_passed"  // it would only expire
 	ReasonNoPool          Reason = "no_pool"          // nobody serves its model any more
 	ReasonGone            Reason = "gone"             // past the retention of the topic
 )
@@ -27,5 +26,5 @@ const (
 // reasons returns every reason, so that metrics start at zero.
 func reasons() []Reason {
 	return []Reason{ReasonUndecodable, ReasonAlreadyRedriven, ReasonNotDead, ReasonGenerationLimit,
-		ReasonDeadlinePassed, ReasonNoPool, ReasonGone}
+		ReasonNoPool, ReasonGone}
 }

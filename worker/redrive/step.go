@@ -60,7 +60,7 @@ func (r *Redriver) putBack(ctx context.Context, job string, at Ref) (step, error
 		return step{}, err
 	}
 	if v == verdictDead || v == verdictUnknown {
-		if reason := c.refusal(time.Now()); reason != ReasonNone {
+		if reason := c.refusal(); reason != ReasonNone {
 			return c.outcome(at, reason), nil
 		}
 		if v, err = r.reopen(ctx, &c, job); err != nil {
@@ -191,7 +191,7 @@ func (r *Redriver) publish(ctx context.Context, c *candidate, job string) error 
 	if c.pool == "" {
 		return fmt.Errorf("task %s was reopened, but no pool serves model %q any more; add it to the catalog and resume", c.task.ID, c.task.Model)
 	}
-	pr := task.Progress{Generation: c.letter.Generation + 1, History: c.history(), FirstFailure: c.letter.FirstFailure, RedriveJob: job}
+	pr := task.Progress{Generation: c.letter.Generation + 1, History: c.history(), FirstFailure: c.letter.FirstFailure, RedriveJob: job, Deadline: c.deadline(time.Now())}
 	if _, err := r.pub.Republish(ctx, c.original, c.task, topic.Tasks(c.pool, c.task.Class), pr); err != nil {
 		return fmt.Errorf("publish task %s: %w", c.task.ID, err)
 	}

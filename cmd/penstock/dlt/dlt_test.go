@@ -80,7 +80,7 @@ func (o *operator) handler() http.Handler {
 		case ask.Filter != nil && ask.Filter.Code == "timeot":
 			refuse(w, 400, fault.Malformed, `did you mean "timeout"?`)
 		case ask.DryRun && o.empty:
-			answer(w, 200, redrive.Preview{DryRun: true, WouldSkip: 1, SkipFor: map[redrive.Reason]int{redrive.ReasonDeadlinePassed: 1}})
+			answer(w, 200, redrive.Preview{DryRun: true, WouldSkip: 1, SkipFor: map[redrive.Reason]int{redrive.ReasonNotDead: 1}})
 		case ask.DryRun:
 			answer(w, 200, redrive.Preview{DryRun: true, WouldMove: 3, ByCode: map[string]int{"timeout": 3}, ByDisposition: map[string]int{"exhausted": 3}, ByModel: map[string]int{"sim-chat": 3}})
 		default:
@@ -200,7 +200,7 @@ func TestRedrive(t *testing.T) {
 		{name: "ids and a filter are too much", words: []string{"3-9", "--code", "timeout"}, code: 2, shows: "or a filter"},
 		{name: "a rate of nothing is a usage error", words: []string{"--all", "--rate", "0"}, code: 2, shows: "--rate"},
 		{name: "a mistyped code is a usage error with a suggestion", words: []string{"--code", "timeot", "--yes"}, code: 2, dry: 1, shows: "timeout"},
-		{name: "nothing to move says why", words: []string{"--all", "--yes"}, empty: true, code: 1, dry: 1, shows: "1 deadline_passed"},
+		{name: "nothing to move says why", words: []string{"--all", "--yes"}, empty: true, code: 1, dry: 1, shows: "1 not_dead"},
 		{name: "wait ends well with the job", words: []string{"--all", "--yes", "--wait"}, end: redrive.JobCompleted, dry: 1, real: 1, stdout: "completed"},
 		{name: "wait fails if the job stopped", words: []string{"--all", "--yes", "--wait"}, end: redrive.JobPaused, code: 1, dry: 1, real: 1, shows: "because"},
 	} {
