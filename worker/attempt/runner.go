@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/worker/backend"
@@ -88,7 +90,14 @@ func (r *Runner) Run(ctx context.Context) {
 func (r *Runner) hint(ctx context.Context, tries []*Try) {
 	ctx, cancel := context.WithTimeout(ctx, r.p.ClaimTimeout)
 	defer cancel()
-	if err := r.p.Store.Running(ctx, tries); err != nil {
+	hints := make([]taskstore.Hint, len(tries))
+	for i, t := range tries {
+		hints[i] = taskstore.Hint{
+			ID: t.Task.ID, Tenant: t.Task.Tenant, Status: task.Running, Generation: t.Progress.Generation, Attempt: t.N,
+			Model: t.Task.Model, Class: t.Task.Class, Labels: t.Task.Labels, CreatedAt: t.Task.Timestamp,
+		}
+	}
+	if err := r.p.Store.Hint(ctx, hints); err != nil {
 		r.p.Logger.Debug("hint lost", "err", err)
 	}
 }
@@ -154,27 +163,29 @@ func (r *Runner) check(ctx context.Context, tries []*Try, results []Result) (liv
 // claim opens the token streams. Whoever is refused goes on without tokens:
 // groups can be renamed and generations restart, and the terminals decide.
 func (r *Runner) claim(ctx context.Context, tries []*Try, live []int) []bool {
-	claims := make([]Claim, len(live))
-	now := time.Now().UTC()
+	claims := make([]eventlog.Claim, len(live))
 	for j, i := range live {
-		t := tries[i]
-		claims[j] = Claim{Task: t.Task.ID, Fence: t.Fence, Attempt: t.N, Worker: r.p.Worker, Event: t.opening(now)}
+		claims[j] = r.claimOf(tries[i])
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.p.ClaimTimeout)
 	defer cancel()
 	claimed := make([]bool, len(tries))
-	for j, err := range r.p.Log.Claim(ctx, claims) {
+	for j, err := range r.p.Log.ClaimAll(ctx, claims) {
 		switch {
 		case err == nil:
 			claimed[live[j]] = true
 			r.m.claims.WithLabelValues("ok").Inc()
-		case errors.Is(err, ErrFenced):
+		case errors.Is(err, eventlog.ErrFenced):
 			r.m.claims.WithLabelValues("fenced").Inc()
 		default:
 			r.m.claims.WithLabelValues("error").Inc()
 		}
 	}
 	return claimed
+}
+
+func (r *Runner) claimOf(t *Try) eventlog.Claim {
+	return eventlog.Claim{ID: t.Task.ID, Fence: t.Fence, Attempt: t.N, Worker: r.p.Worker, Event: t.opening(time.Now().UTC())}
 }
 
 func (r *Runner) announce(tries []*Try, live []int) {
@@ -273,7 +284,7 @@ func (r *Runner) call(ctx context.Context, c Call, tries []*Try, live []int, cla
 // Without a claim there is no stream, but silence still counts.
 func (r *Runner) emitter(t *Try, claimed bool) (emit func(backend.Piece), st *Stream, stop func()) {
 	if claimed {
-		st = r.streams.Open(t.Task.ID, t.Fence)
+		st = r.streams.Open(r.claimOf(t))
 	}
 	silence := time.AfterFunc(r.p.FirstToken, func() {
 		t.Cancel(fault.New(fault.Timeout, "no token came in time"))

@@ -3,12 +3,12 @@ package attempt
 import (
 	"context"
 	"errors"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/schema/event"
-	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/worker/backend"
 )
 
@@ -42,15 +42,17 @@ func NewStreams(log Log, every time.Duration, m *metrics) *Streams {
 // Close.
 type Stream struct {
 	s     *Streams
-	task  task.ID
-	fence event.Fence
+	claim eventlog.Claim
 
 	// Guarded by s.mu.
 	seq     uint64
-	texts   []piece // coalesced, not yet in an event
-	bytes   int     // of texts and sent together
-	sent    []event.Event
-	doubt   bool // sent may have been written: a refusal of it is no proof of a fence
+	texts   []piece       // coalesced, not yet in an event
+	pending []event.Event // on the way, or to be sent again
+	sent    []event.Event // everything the store took, while it fits bufferBytes
+	partial bool          // sent is not everything any more
+	reclaim bool          // the store lost the stream: begin again
+	bytes   int           // of texts and pending
+	kept    int           // bytes of sent
 	last    time.Time
 	closing bool
 	ended   bool // refused, vanished or overflowed: everything further is dropped
@@ -58,12 +60,12 @@ type Stream struct {
 
 type piece struct {
 	index int
-	text  strings.Builder
+	text  []byte
 }
 
 // Open starts the stream of a try whose claim was written.
-func (s *Streams) Open(id task.ID, fence event.Fence) *Stream {
-	st := &Stream{s: s, task: id, fence: fence}
+func (s *Streams) Open(claim eventlog.Claim) *Stream {
+	st := &Stream{s: s, claim: claim}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[st] = struct{}{}
@@ -85,7 +87,8 @@ func (st *Stream) Emit(p backend.Piece) {
 	if n := len(st.texts); n == 0 || st.texts[n-1].index != p.Index {
 		st.texts = append(st.texts, piece{index: p.Index})
 	}
-	st.texts[len(st.texts)-1].text.WriteString(p.Text)
+	last := &st.texts[len(st.texts)-1]
+	last.text = append(last.text, p.Text...)
 	if st.last.IsZero() || st.bytes >= flushBytes || time.Since(st.last) >= s.every {
 		s.nudge()
 	}
@@ -97,7 +100,7 @@ func (st *Stream) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.closing = true
-	if len(st.texts) == 0 && len(st.sent) == 0 || st.ended {
+	if len(st.texts) == 0 && len(st.pending) == 0 || st.ended {
 		delete(s.open, st)
 		return
 	}
@@ -106,7 +109,7 @@ func (st *Stream) Close() {
 
 // end drops the stream; the caller holds the lock.
 func (st *Stream) end(reason string) {
-	st.ended, st.texts, st.sent, st.bytes = true, nil, nil, 0
+	st.ended, st.texts, st.pending, st.sent, st.bytes = true, nil, nil, nil, 0
 	delete(st.s.open, st)
 	st.s.m.streamsEnded.WithLabelValues(reason).Inc()
 }
@@ -140,12 +143,15 @@ func (s *Streams) Run(ctx context.Context) {
 
 // flush writes everything that is due and reports false if the store could not.
 func (s *Streams) flush(ctx context.Context) bool {
-	due, batch := s.gather()
+	due, batch, claims := s.gather()
 	if len(batch) == 0 {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeLimit)
 	defer cancel()
+	if len(claims) > 0 { // their appends tell how it went
+		s.log.ClaimAll(ctx, claims)
+	}
 	errs := s.log.Append(ctx, batch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,70 +162,91 @@ func (s *Streams) flush(ctx context.Context) bool {
 	return ok
 }
 
-func (s *Streams) gather() ([]*Stream, []Append) {
+func (s *Streams) gather() (due []*Stream, batch []eventlog.Append, claims []eventlog.Claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	var due []*Stream
-	var batch []Append
 	for st := range s.open {
 		if !st.due(now, s.every) {
 			continue
 		}
 		st.cut(now)
+		events := st.pending
+		if st.reclaim {
+			claims = append(claims, st.claim)
+			events = append(slices.Clone(st.sent), events...)
+		}
 		due = append(due, st)
-		batch = append(batch, Append{Task: st.task, Events: st.sent})
+		batch = append(batch, eventlog.Append{ID: st.claim.ID, Events: events})
 	}
-	return due, batch
+	return due, batch, claims
 }
 
 func (st *Stream) due(now time.Time, every time.Duration) bool {
-	if len(st.sent) > 0 {
+	if len(st.pending) > 0 {
 		return true // repeat what the store did not take
 	}
 	return len(st.texts) > 0 && (st.closing || st.last.IsZero() || st.bytes >= flushBytes || now.Sub(st.last) >= every)
 }
 
 // cut makes events of what has gathered, unless older ones wait for a repeat:
-// those go alone, so that a repeat has the same ids.
+// those go alone, so that a repeat is the same.
 func (st *Stream) cut(now time.Time) {
-	if len(st.sent) > 0 {
+	if len(st.pending) > 0 {
 		return
 	}
 	for i := range st.texts {
 		st.seq++
-		st.sent = append(st.sent, event.Event{
-			ID: event.ID{Fence: st.fence, Seq: st.seq}, Type: event.Delta, TaskID: st.task, At: now.UTC(),
-			Text: st.texts[i].text.String(), Index: st.texts[i].index,
+		st.pending = append(st.pending, event.Event{
+			ID: event.ID{Fence: st.claim.Fence, Seq: st.seq}, Type: event.Delta, TaskID: st.claim.ID, At: now.UTC(),
+			Text: string(st.texts[i].text), Index: st.texts[i].index,
 		})
 	}
 	st.texts, st.last = nil, now
 }
 
-// answered takes the store's word on what was sent; it reports false when the
-// store could not say. The caller holds the lock.
+// answered takes the store's word on what was sent; it reports false when it
+// must be sent again. The caller holds the lock.
 func (st *Stream) answered(err error) bool {
 	switch {
 	case st.ended:
 		return true
-	case errors.Is(err, ErrFenced) && !st.doubt:
+	case errors.Is(err, eventlog.ErrFenced):
 		st.end("fenced")
 		return true
-	case errors.Is(err, ErrVanished):
-		st.end("vanished")
-		return true
-	case err != nil && !errors.Is(err, ErrFenced):
-		st.doubt = true // it may have been written before the connection broke
+	case errors.Is(err, eventlog.ErrVanished):
+		return st.vanished()
+	case err != nil:
 		return false
 	}
-	// Written, or refused as a repeat of what had been written after all. If it
-	// was another's fence that refused it, the next write will tell.
-	for _, e := range st.sent {
+	for _, e := range st.pending {
 		st.bytes -= len(e.Text)
+		st.keep(e)
 	}
-	st.sent, st.doubt = nil, false
+	st.pending, st.reclaim = nil, false
 	if st.closing && len(st.texts) == 0 {
 		delete(st.s.open, st)
 	}
 	return true
+}
+
+// keep remembers what was written, for the case that the store loses it.
+func (st *Stream) keep(e event.Event) {
+	if st.kept += len(e.Text); st.partial || st.kept > bufferBytes {
+		st.partial, st.sent = true, nil
+		return
+	}
+	st.sent = append(st.sent, e)
+}
+
+// vanished begins the stream again from its claim, once, if everything written
+// so far is remembered. Otherwise tokens end here: a stream with a hole would
+// be worse.
+func (st *Stream) vanished() bool {
+	if st.partial || st.reclaim {
+		st.end("vanished")
+		return true
+	}
+	st.reclaim = true
+	return false
 }

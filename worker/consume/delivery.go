@@ -19,27 +19,50 @@ type Delivery struct {
 	// assigned. It stays while the partition stays, so it may fence.
 	Group int32
 
-	owner *owner
-	track *Tracker // the owner's when this was handed out
-	bytes int
-	gone  bool // settled or released; guarded by the group's lock
+	holder Holder
+	owner  *owner
+	track  *Tracker // the owner's when this was handed out
+	bytes  int
+	gone   bool // settled or released; guarded by the group's lock
+}
+
+// Holder is who handed a delivery out and hears what became of it. A Group is
+// one for its own.
+type Holder interface {
+	// Finish ends the delivery's time in flight; calls after the first are
+	// ignored.
+	Finish(d *Delivery, settled bool)
+	// Revoked is Delivery.Revoked.
+	Revoked(d *Delivery) bool
+}
+
+// HeldBy returns a copy of d for another source than a Group.
+func HeldBy(h Holder, d Delivery) *Delivery {
+	d.holder = h
+	return &d
 }
 
 // Settle says that the record's outcome is durable, so its offset may be
 // committed. On a partition that was taken away it has no effect on commits.
 // Safe for concurrent use; only the first of Settle and Release counts.
-func (d *Delivery) Settle() { d.owner.group.finish(d, true) }
+func (d *Delivery) Settle() { d.holder.Finish(d, true) }
 
 // Release gives the record back unsettled: a later owner, or the next start,
 // gets it again.
-func (d *Delivery) Release() { d.owner.group.finish(d, false) }
+func (d *Delivery) Release() { d.holder.Finish(d, false) }
 
 // Revoked reports whether the partition was taken away since. Only this lets a
 // worker drop a task that it has not started.
-func (d *Delivery) Revoked() bool {
-	g := d.owner.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (d *Delivery) Revoked() bool { return d.holder.Revoked(d) }
+
+// holder is the group as the Holder of its deliveries.
+type holder struct{ g *Group }
+
+func (h holder) Finish(d *Delivery, settled bool) { h.g.finish(d, settled) }
+
+func (h holder) Revoked(d *Delivery) bool {
+	h.g.mu.Lock()
+	defer h.g.mu.Unlock()
 	return d.owner.revoked || d.track != d.owner.track
 }
 

@@ -237,7 +237,7 @@ func (g *Group) rewind(o *owner, offset int64) {
 func (g *Group) hand(o *owner, r *kgo.Record) *Delivery {
 	d := &Delivery{
 		Record: tasktopic.FromKgo(r), Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp,
-		Group: o.generation, owner: o, track: o.track, bytes: len(r.Key) + len(r.Value),
+		Group: o.generation, holder: holder{g}, owner: o, track: o.track, bytes: len(r.Key) + len(r.Value),
 	}
 	o.pending[r.Offset] = d
 	g.records++

@@ -1,0 +1,195 @@
+// Package attempttest has stand-ins for what a Runner works with.
+package attempttest
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/schema/event"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/worker/backend"
+)
+
+// Redis is a Store and a Log in memory. Hook functions may be set before use.
+type Redis struct {
+	mu     sync.Mutex
+	states map[task.ID]terminal.State
+	events map[task.ID][]event.Event
+	hints  []taskstore.Hint
+	writes int
+	err    error
+	hang   bool
+}
+
+// NewRedis returns an empty one.
+func NewRedis() *Redis {
+	return &Redis{states: map[task.ID]terminal.State{}, events: map[task.ID][]event.Event{}}
+}
+
+// SetState says what States answers for a task.
+func (r *Redis) SetState(id task.ID, s terminal.State) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.states[id] = s
+}
+
+// Fail makes every call return err; nil ends that.
+func (r *Redis) Fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+}
+
+// Hang makes calls wait for the end of their context.
+func (r *Redis) Hang(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hang = on
+}
+
+// Flush loses everything.
+func (r *Redis) Flush() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.events)
+	clear(r.states)
+}
+
+// Events returns what was written of a task.
+func (r *Redis) Events(id task.ID) []event.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]event.Event(nil), r.events[id]...)
+}
+
+// Text is all deltas of a task under its highest fence.
+func (r *Redis) Text(id task.ID) string {
+	var b strings.Builder
+	for _, e := range r.Events(id) {
+		if e.Type == event.Started || e.Type == event.Restart {
+			b.Reset()
+		}
+		b.WriteString(e.Text)
+	}
+	return b.String()
+}
+
+// Writes is how many round trips appended events.
+func (r *Redis) Writes() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.writes
+}
+
+// Hints returns every hint.
+func (r *Redis) Hints() []taskstore.Hint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]taskstore.Hint(nil), r.hints...)
+}
+
+func (r *Redis) enter(ctx context.Context) error {
+	r.mu.Lock()
+	hang, err := r.hang, r.err
+	r.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return err
+}
+
+// States implements attempt.Store.
+func (r *Redis) States(ctx context.Context, ids []task.ID) ([]terminal.State, error) {
+	if err := r.enter(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]terminal.State, len(ids))
+	for i, id := range ids {
+		out[i] = r.states[id]
+	}
+	return out, nil
+}
+
+// Hint implements attempt.Store.
+func (r *Redis) Hint(ctx context.Context, hints []taskstore.Hint) error {
+	if err := r.enter(ctx); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hints = append(r.hints, hints...)
+	return nil
+}
+
+// ClaimAll implements attempt.Log.
+func (r *Redis) ClaimAll(ctx context.Context, claims []eventlog.Claim) []error {
+	errs := make([]error, len(claims))
+	err := r.enter(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, c := range claims {
+		if errs[i] = err; err == nil {
+			errs[i] = r.add(c.ID, c.Event)
+		}
+	}
+	return errs
+}
+
+// Append implements attempt.Log.
+func (r *Redis) Append(ctx context.Context, batch []eventlog.Append) []error {
+	errs := make([]error, len(batch))
+	err := r.enter(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writes++
+	for i, a := range batch {
+		if errs[i] = err; err != nil {
+			continue
+		}
+		if len(r.events[a.ID]) == 0 {
+			errs[i] = eventlog.ErrVanished
+			continue
+		}
+		for _, e := range a.Events {
+			if errs[i] = r.add(a.ID, e); errs[i] != nil {
+				break
+			}
+		}
+	}
+	return errs
+}
+
+// add refuses what is not above the top, as XADD does.
+func (r *Redis) add(id task.ID, e event.Event) error {
+	if have := r.events[id]; len(have) > 0 && !have[len(have)-1].ID.Less(e.ID) {
+		return eventlog.ErrFenced
+	}
+	r.events[id] = append(r.events[id], e)
+	return nil
+}
+
+// Backend runs a function; Max is what Join answers (1 if zero).
+type Backend struct {
+	Max int
+	Do  func(ctx context.Context, items []backend.Item) []backend.Outcome
+}
+
+// Join implements backend.Backend.
+func (b *Backend) Join(t *task.Task) (string, int) { return t.Model, max(1, b.Max) }
+
+// Run implements backend.Backend.
+func (b *Backend) Run(ctx context.Context, items []backend.Item) []backend.Outcome {
+	return b.Do(ctx, items)
+}
+
+// OK is a success that says text.
+func OK(text string) backend.Outcome {
+	return backend.Outcome{Output: &task.Output{Text: text, FinishReason: "stop"}}
+}

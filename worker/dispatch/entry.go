@@ -1,0 +1,112 @@
+package dispatch
+
+import (
+	"time"
+
+	"github.com/penstock/penstock/schema/deadletter"
+	"github.com/penstock/penstock/schema/event"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/wire"
+	"github.com/penstock/penstock/worker/attempt"
+	"github.com/penstock/penstock/worker/consume"
+	"github.com/penstock/penstock/worker/schedule"
+)
+
+// state is where a task in flight is.
+type state int
+
+const (
+	queued     state = iota // in the scheduler
+	waiting                 // for a time: a backoff, or NotBefore
+	forming                 // in a batch that is not closed, or closed and without a backend
+	running                 // on a backend
+	publishing              // its outcome is on the way to Kafka
+	gone                    // settled or given back; a leftover in the scheduler
+)
+
+// identity is what makes two records the same work.
+type identity struct {
+	id         task.ID
+	generation uint8
+}
+
+// entry is one task in flight. Records of the same task and generation join
+// it: they settle on its outcome.
+type entry struct {
+	task       *task.Task
+	progress   task.Progress // of the record, and what was counted here since
+	rec        wire.Record
+	first      *consume.Delivery // gives the fence its group generation, and the dead letter its origin
+	deliveries []*consume.Delivery
+
+	state   state
+	try     int          // local try: the next fence's last field
+	faults  int          // of the system, in a row: the pool was not ready for it
+	retried bool         // its next try is a retry, which the budget must allow
+	unsaved bool         // progress counts what no record says yet
+	inQueue bool         // the scheduler has it, perhaps as a leftover
+	holds   bool         // its ordering key, since it was popped
+	now     *attempt.Try // while running
+	out     outbox       // while publishing
+	wake    *alarm       // the end of a wait
+	expiry  *alarm       // the deadline, and the grace after it
+}
+
+// outbox is what must be written, in this order, before the entry settles.
+type outbox struct {
+	letter   *deadletter.Letter
+	terminal *terminal.Terminal
+	again    *republish
+	failures int
+}
+
+type republish struct {
+	to       string
+	progress task.Progress
+	tier     bool
+}
+
+func (e *entry) identity() identity { return identity{e.task.ID, e.progress.Generation} }
+
+// item is the entry as the scheduler sees it.
+func (e *entry) item() schedule.Item[*entry] {
+	t := e.task
+	return schedule.Item[*entry]{
+		Model: t.Model, Class: t.Class, Tenant: t.Tenant, Key: t.OrderingKey,
+		Deadline: t.Deadline.UnixMilli(), Cost: costOf(e), Value: e,
+	}
+}
+
+// costOf guesses a task's work in tokens: four bytes of payload each, and what
+// it may generate.
+func costOf(e *entry) int {
+	const unknown = 256
+	cost := len(e.rec.Value) / 4
+	if e.task.Kind != task.Embedding {
+		cost += e.task.Params.Int("max_tokens", unknown)
+	}
+	return cost
+}
+
+// fence is the token of the entry's next try.
+func (e *entry) fence() (event.Fence, error) {
+	return event.NewFence(e.progress.Generation, e.progress.Hop, e.first.Group, e.try)
+}
+
+// revoked reports whether every delivery's partition was taken away.
+func (e *entry) revoked() bool {
+	for _, d := range e.deliveries {
+		if !d.Revoked() {
+			return false
+		}
+	}
+	return true
+}
+
+// started reports whether work on the entry has begun that must be finished
+// here whoever owns the partition.
+func (e *entry) started() bool { return e.state == running || e.state == publishing }
+
+// expired reports whether the task's deadline has passed.
+func (e *entry) expired(now time.Time) bool { return !now.Before(e.task.Deadline) }

@@ -1,0 +1,225 @@
+package dispatch
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock/penstock/internal/tasktopic"
+	"github.com/penstock/penstock/schema/deadletter"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/wire"
+	"github.com/penstock/penstock/worker/attempt"
+	"github.com/penstock/penstock/worker/consume"
+	"github.com/penstock/penstock/worker/retry"
+	"github.com/penstock/penstock/worker/schedule"
+)
+
+// Publisher writes outcomes; tasktopic.Publisher is one. The callbacks may run
+// on any goroutine, also before the call returns.
+type Publisher interface {
+	TerminalAsync(t *terminal.Terminal, done func(tasktopic.Ack, error))
+	RepublishAsync(rec wire.Record, t *task.Task, to string, pr task.Progress, done func(tasktopic.Ack, error))
+	DeadLetter(ctx context.Context, original wire.Record, l deadletter.Letter) (tasktopic.Ack, error)
+	BrokerNow() time.Time
+}
+
+// Engines are the pool's backends as the loop needs them. Safe for concurrent
+// use.
+type Engines interface {
+	// Join says which tasks may share a call, and how many.
+	Join(t *task.Task) (key string, max int)
+	// Free is how many more calls for a model could start now; 0 while all are
+	// busy or broken.
+	Free(model string) int
+	// Acquire reserves a place for one call and chooses the backend. Release
+	// frees it. False when there is none.
+	Acquire(model string) (c attempt.Call, release func(), ok bool)
+	// Changed wakes the loop when Free may have grown.
+	Changed() <-chan struct{}
+}
+
+// Former collects tasks into batches. It is owned by the loop.
+type Former interface {
+	// Add takes a task and returns the batch that it closed, if it closed one.
+	Add(now time.Time, key string, max int, m *Member) [][]*Member
+	// Due closes what has waited long enough.
+	Due(now time.Time) [][]*Member
+	// Next is when Due has something to do.
+	Next() (time.Time, bool)
+	// Open is how many batches of a model are being formed.
+	Open(model string) int
+	// Drain closes everything.
+	Drain() [][]*Member
+}
+
+// Member is one task in a batch.
+type Member struct {
+	Task *task.Task
+	e    *entry
+}
+
+// Params are the parts a Loop works with and its limits; zero durations are
+// defaults.
+type Params struct {
+	Pool      string
+	Runner    *attempt.Runner
+	Engines   Engines
+	Former    Former
+	Publisher Publisher
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	Worker    string // in the history of attempts
+	Build     string // in dead letters
+	Group     string // consumer group, in dead letters
+
+	// BackoffFunc is the wait before the next try after attempt n failed, or
+	// after the n-th fault of the system; hint is what the other side asked
+	// for.
+	BackoffFunc func(n int, hint time.Duration) time.Duration
+	// BlockedFunc returns deliveries that hold up a partition's span; nil: none.
+	BlockedFunc func() []*consume.Delivery
+
+	DrainGrace  time.Duration // for what runs when the worker stops; default 25 s
+	MemoryWait  time.Duration // longest wait in memory of tasks without an ordering key; default 5 s
+	ExpiryGrace time.Duration // after the deadline until `expired` is written; default 2 s
+}
+
+func (p Params) withDefaults() Params {
+	set := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+	}
+	set(&p.DrainGrace, 25*time.Second)
+	set(&p.MemoryWait, 5*time.Second)
+	set(&p.ExpiryGrace, 2*time.Second)
+	return p
+}
+
+// Loop is one pool's loop.
+type Loop struct {
+	p       Params
+	log     *slog.Logger
+	m       *metrics
+	inbox   *inbox
+	workers sync.WaitGroup // batches and dead letters on their way
+
+	// Owned by Run.
+	entries  map[identity]*entry
+	byID     map[task.ID][]*entry
+	queue    *schedule.Queue[*entry]
+	alarms   alarms
+	budget   retry.Budget
+	ready    map[string][][]*Member // closed batches by model
+	busy     int                    // entries running or publishing
+	draining bool
+	work     context.Context // ends what runs
+	stopWork context.CancelCauseFunc
+}
+
+// New returns a loop. Deliveries may come before Run does.
+func New(p Params) *Loop {
+	p = p.withDefaults()
+	l := &Loop{
+		p: p, log: p.Log.With("pool", p.Pool), inbox: newInbox(),
+		entries: map[identity]*entry{}, byID: map[task.ID][]*entry{},
+		queue: schedule.New[*entry](), ready: map[string][][]*Member{},
+	}
+	l.m = newMetrics(p.Metrics, p.Pool)
+	return l
+}
+
+// blockedEvery is how often heads that hold up a partition are looked for.
+const blockedEvery = time.Second
+
+// Run works until ctx is done and then drains: what runs may finish within the
+// grace, what has not started is given back. It returns when nothing is on its
+// way to a backend or to Kafka any more, or when grace and a last while for
+// Kafka are over.
+func (l *Loop) Run(ctx context.Context) {
+	l.work, l.stopWork = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer l.m.unregister()
+	defer l.workers.Wait()
+	defer func() { l.stopWork(attempt.ErrDraining) }()
+	l.watchBlocked()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	stop, over := ctx.Done(), (<-chan time.Time)(nil)
+	for {
+		l.step()
+		if l.draining && l.busy == 0 {
+			return
+		}
+		timer.Reset(l.untilNext())
+		select {
+		case <-stop:
+			stop = nil
+			end := time.NewTimer(l.p.DrainGrace + publishGrace)
+			defer end.Stop()
+			over = end.C
+			l.drain()
+		case <-over:
+			l.log.Warn("not everything could be written before the end: it is run again", "tasks", l.busy)
+			return
+		case <-l.inbox.wake:
+		case <-l.p.Engines.Changed():
+		case <-timer.C:
+		}
+	}
+}
+
+// step handles everything that has happened and starts what can start.
+func (l *Loop) step() {
+	m := l.inbox.take()
+	for _, d := range m.deliveries {
+		l.admit(d)
+	}
+	if m.revoked {
+		l.dropRevoked()
+	}
+	for _, id := range m.cancels {
+		l.cancel(id)
+	}
+	for _, event := range m.events {
+		event()
+	}
+	now := time.Now()
+	l.alarms.ring(now)
+	if !l.draining {
+		l.feed(now)
+		l.closeDue(now)
+		l.launch()
+	}
+	l.m.waiting.Set(float64(l.queue.Len()))
+	l.m.inFlight.Set(float64(len(l.entries)))
+}
+
+// untilNext is how long the loop may sleep.
+func (l *Loop) untilNext() time.Duration {
+	wait := time.Hour
+	if at, ok := l.alarms.next(); ok {
+		wait = min(wait, time.Until(at))
+	}
+	if at, ok := l.p.Former.Next(); ok && !l.draining {
+		wait = min(wait, time.Until(at))
+	}
+	return max(0, wait)
+}
+
+// watchBlocked parks heads that hold up a partition, from time to time.
+func (l *Loop) watchBlocked() {
+	if l.p.BlockedFunc == nil {
+		return
+	}
+	l.alarms.set(time.Now().Add(blockedEvery), func() {
+		if !l.draining {
+			l.parkBlocked()
+			l.watchBlocked()
+		}
+	})
+}

@@ -1,0 +1,137 @@
+package dispatch
+
+import (
+	"time"
+
+	"github.com/penstock/penstock/schema/event"
+	"github.com/penstock/penstock/schema/fault"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/worker/attempt"
+)
+
+// ran takes the result of a try and does what follows from it.
+func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
+	e.now = nil
+	if r.Moot {
+		l.settle(e, "moot")
+		return
+	}
+	v := l.p.Runner.Judge(t, r)
+	if v.Counts {
+		e.progress = attempt.Remember(e.progress, t, r, l.p.Worker)
+		e.unsaved = true
+		e.faults = 0
+	}
+	switch v.Next {
+	case attempt.Succeed:
+		end := attempt.TerminalOf(e.task, e.progress, task.Succeeded, nil, r.Ended)
+		l.write(e, outbox{terminal: attempt.Produced(end, t.Fence, r)})
+	case attempt.Fail:
+		l.finish(e, task.Failed, r.Err)
+	case attempt.Cancel:
+		l.finish(e, task.Cancelled, r.Err)
+	case attempt.Expire:
+		l.rest(e)
+		l.expire(e)
+	case attempt.Bury:
+		l.buryEntry(e, r.Err)
+	case attempt.Retry:
+		l.retry(e, v.Backoff)
+	case attempt.Requeue:
+		l.requeue(e, v)
+	}
+}
+
+// rest takes an entry back from running.
+func (l *Loop) rest(e *entry) {
+	l.busy--
+	e.state = waiting
+}
+
+// retry lets a counted failure wait: shortly in memory, longer in a tier.
+// Tasks with an ordering key always wait in memory, for a tier would let the
+// next of the key overtake them.
+func (l *Loop) retry(e *entry, hint time.Duration) {
+	wait := l.p.BackoffFunc(e.progress.Attempts, hint)
+	if e.task.OrderingKey == "" && (wait > l.p.MemoryWait || l.draining) {
+		l.publishAgain(e, l.lane(e), wait)
+		return
+	}
+	l.rest(e)
+	if l.draining {
+		l.giveBack(e)
+		return
+	}
+	e.retried = true
+	l.m.retries.WithLabelValues("memory").Inc()
+	l.comeBack(e, wait)
+}
+
+// requeue lets a task wait for its pool, free of charge. Backends pause
+// themselves; the wait here only keeps a task from spinning until they do.
+func (l *Loop) requeue(e *entry, v attempt.Verdict) {
+	l.rest(e)
+	if v.Code == fault.Interrupted || l.draining || e.revoked() {
+		l.giveBack(e)
+		return
+	}
+	e.faults++
+	l.m.retries.WithLabelValues("free").Inc()
+	l.comeBack(e, min(l.p.BackoffFunc(e.faults, 0), l.p.MemoryWait))
+}
+
+// comeBack returns an entry to the scheduler after a wait in memory.
+func (l *Loop) comeBack(e *entry, wait time.Duration) {
+	left := e.task.Deadline.Sub(l.p.Publisher.BrokerNow())
+	e.expiry = l.alarms.set(time.Now().Add(left), func() { l.deadlinePassed(e) })
+	l.sleep(e, wait, func() { l.push(e, l.queue.Return) })
+}
+
+// publishAgain writes the record anew, to wait in a retry tier or at once in its
+// lane, and settles this copy.
+func (l *Loop) publishAgain(e *entry, lane string, wait time.Duration) {
+	p := e.progress
+	if p.Hop >= event.MaxHop-1 {
+		l.buryEntry(e, fault.New(fault.Internal, "the task was handed on too often"))
+		return
+	}
+	p.Hop++
+	p.ReturnTopic, p.NotBefore = "", time.Time{}
+	again := republish{to: lane}
+	if tier, ok := tierFor(wait, p.Hop); ok {
+		p.ReturnTopic = lane
+		again = republish{to: tier.Topic(), tier: true}
+	}
+	if wait > 0 {
+		p.NotBefore = l.p.Publisher.BrokerNow().Add(wait)
+	}
+	again.progress = p
+	l.write(e, outbox{again: &again})
+}
+
+// fewHopsLeft is the hop from which only the slowest tier is used, so that
+// those that are left last for weeks.
+const fewHopsLeft = 4000
+
+func tierFor(wait time.Duration, hop uint16) (topic.Tier, bool) {
+	if hop >= fewHopsLeft {
+		tiers := topic.Tiers()
+		return tiers[len(tiers)-1], true
+	}
+	return topic.TierFor(wait)
+}
+
+// parkBlocked moves heads that hold up a whole partition to a retry tier: those
+// that wait and have no order to keep.
+func (l *Loop) parkBlocked() {
+	for _, d := range l.p.BlockedFunc() {
+		for _, e := range l.entries {
+			if e.first == d && e.task.OrderingKey == "" && (e.state == waiting || e.state == queued) && !e.expired(l.p.Publisher.BrokerNow()) {
+				l.m.parked.Inc()
+				l.take(e)
+				l.publishAgain(e, l.lane(e), topic.Tiers()[0].Delay)
+			}
+		}
+	}
+}
