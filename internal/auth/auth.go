@@ -9,10 +9,10 @@ import (
 	"slices"
 )
 
-// ErrUnauthenticated: nobody we know, or no longer (HTTP 401).
+// ErrUnauthenticated is about nobody we know, or no longer (HTTP 401).
 var ErrUnauthenticated = errors.New("unauthenticated")
 
-// ErrForbidden: somebody we know who lacks the scope (HTTP 403).
+// ErrForbidden is about somebody we know who lacks the scope (HTTP 403).
 var ErrForbidden = errors.New("forbidden")
 
 // Scopes of the API.

@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 
 	"github.com/knadh/koanf/parsers/yaml"
@@ -172,9 +173,7 @@ func fill(fields []field, layers ...layer) []error {
 		if err := k.Load(confmap.Provider(l.values, ""), nil); err != nil {
 			faults = append(faults, err)
 		}
-		for name, source := range l.by {
-			by[name] = source
-		}
+		maps.Copy(by, l.by)
 	}
 	merged := k.Raw()
 	for _, f := range fields {

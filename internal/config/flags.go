@@ -113,7 +113,7 @@ func (f field) defaultText() string {
 	if !isScalar(t) {
 		return " (has a default)"
 	}
-	if d, ok := f.value.Interface().(time.Duration); ok {
+	if d, ok := reflect.TypeAssert[time.Duration](f.value); ok {
 		return fmt.Sprintf(" (default %s)", shortDuration(d))
 	}
 	return fmt.Sprintf(" (default %v)", f.value.Interface())

@@ -63,7 +63,7 @@ func readAll(raw *countingReader, zipped bool, limit, announced int64) ([]byte, 
 	if announced > limit {
 		return nil, tooLargeError(limit)
 	}
-	var body io.Reader = io.LimitReader(raw, limit+1)
+	body := io.LimitReader(raw, limit+1)
 	if zipped {
 		z, err := gzip.NewReader(body)
 		if err != nil {

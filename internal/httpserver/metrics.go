@@ -41,8 +41,7 @@ func (m *metrics) observe(method, route string, status int, took time.Duration) 
 // register panics on a clash of names: an error of the programmer at start.
 func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	err := reg.Register(c)
-	var have prometheus.AlreadyRegisteredError
-	if errors.As(err, &have) {
+	if have, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		return have.ExistingCollector.(C)
 	}
 	if err != nil {

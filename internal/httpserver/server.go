@@ -60,6 +60,10 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Server {
 // Echo returns the router, for the services to add their routes to.
 func (s *Server) Echo() *echo.Echo { return s.echo }
 
+// Mount serves a path, or with a final * all that lies below it, by a handler
+// that knows nothing of Echo.
+func (s *Server) Mount(path string, h http.Handler) { s.echo.Any(path, echo.WrapHandler(h)) }
+
 // Readiness returns what drives /readyz and /startupz.
 func (s *Server) Readiness() *lifecycle.Readiness { return &s.ready }
 
