@@ -16,6 +16,55 @@ type breaker struct {
 	opened  time.Time
 	tried   time.Time // when it was last tried half open
 	between time.Duration
+	changes int // of state so far: what began before a change says nothing after it
+	inRow   int // failures since the last success, however long ago
+}
+
+// pass lets one call through a breaker.
+type pass struct {
+	b       *breaker
+	changes int
+	trial   func(error) // half open: the library waits for this call's end
+}
+
+// enter lets a call begin, if any may.
+func (b *breaker) enter(now time.Time) (*pass, bool) {
+	p := &pass{b: b}
+	switch b.State() {
+	case gobreaker.StateOpen:
+		return nil, false
+	case gobreaker.StateHalfOpen:
+		var err error
+		if p.trial, err = b.Allow(); err != nil {
+			return nil, false
+		}
+		b.tried = now
+	}
+	p.changes = b.changes
+	return p, true
+}
+
+// end takes in how the call ended. The library files an end under the time of
+// the beginning and drops what began before its window: a hanging backend would
+// never open its breaker. So a call of a closed breaker is shown to it whole,
+// at its end.
+func (p *pass) end(err error) {
+	switch {
+	case p.b.changes != p.changes:
+		return
+	case p.trial != nil:
+		p.trial(err)
+		return
+	}
+	switch verdictOf(err) {
+	case well:
+		p.b.inRow = 0
+	case ill:
+		p.b.inRow++
+	}
+	if done, refused := p.b.Allow(); refused == nil {
+		done(err)
+	}
 }
 
 // late is added to the end of an open period: the library looks for an end
@@ -34,11 +83,13 @@ func (r *Router) breaker(m *member, model string) *breaker {
 		Interval:     r.p.BreakerWindow,
 		BucketPeriod: r.p.BreakerWindow / 10,
 		Timeout:      r.p.BreakerOpen,
-		ReadyToTrip:  r.trips,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return b.inRow >= r.p.BreakerInRow || r.trips(c) },
 		IsSuccessful: func(err error) bool { return verdictOf(err) == well },
 		IsExcluded:   func(err error) bool { return verdictOf(err) == silent },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			gauge.Set(float64(to)) // 0 closed, 1 half open, 2 open
+			b.changes++
+			b.inRow = 0
 			if to == gobreaker.StateOpen {
 				b.opened = time.Now()
 				r.wake(r.p.BreakerOpen + late)
@@ -62,12 +113,10 @@ func (r *Router) changedState(m *member, model string, from, to gobreaker.State)
 	}
 }
 
-// trips is asked after each failure. Requests of the library's counts are
-// calls that began; only those that ended say anything.
+// trips reports whether too many of the window's calls failed.
 func (r *Router) trips(c gobreaker.Counts) bool {
 	ended := c.TotalSuccesses + c.TotalFailures
-	return int(c.ConsecutiveFailures) >= r.p.BreakerInRow ||
-		int(ended) >= r.p.BreakerCalls && float64(c.TotalFailures) >= r.p.BreakerRatio*float64(ended)
+	return int(ended) >= r.p.BreakerCalls && float64(c.TotalFailures) >= r.p.BreakerRatio*float64(ended)
 }
 
 // shut reports whether no call may pass now, and when that may change.

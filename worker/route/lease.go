@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
-
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/worker/backend"
@@ -22,8 +20,8 @@ type Lease struct {
 	model string
 	probe bool // this call tries a half-open breaker
 
-	once   sync.Once
-	ticket func(error) // of the breaker, until the first call ends; guarded by the router's lock
+	once sync.Once
+	pass *pass // of the breaker, for the first call; guarded by the router's lock
 }
 
 var _ backend.Backend = (*Lease)(nil)
@@ -42,20 +40,15 @@ func (r *Router) acquire(model string, exclude []string) (*Lease, bool) {
 }
 
 func (r *Router) lease(m *member, model string, now time.Time) (*Lease, bool) {
-	b := r.breaker(m, model)
-	half := b.State() == gobreaker.StateHalfOpen
-	ticket, err := b.Allow()
-	if err != nil {
+	p, ok := r.breaker(m, model).enter(now)
+	if !ok {
 		return nil, false
-	}
-	if half {
-		b.tried = now
 	}
 	m.inFlight++
 	m.picks++
 	r.m.picked(m.Name)
 	r.m.inFlight(m.Name, m.inFlight)
-	return &Lease{r: r, m: m, model: model, probe: half, ticket: ticket}, true
+	return &Lease{r: r, m: m, model: model, probe: p.trial != nil, pass: p}, true
 }
 
 // Name is the backend's.
@@ -94,29 +87,30 @@ func (l *Lease) Run(ctx context.Context, items []backend.Item) []backend.Outcome
 	return out
 }
 
-// begin takes the lease's ticket for the first call, and a new one for others.
+// begin takes the lease's pass for the first call, and a new one for others.
 func (l *Lease) begin() (done func(time.Duration, error), err error) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
-	ticket := l.ticket
-	if l.ticket = nil; ticket == nil {
-		if b := l.r.blocked(l.m, l.model, time.Now()); b.cause != nil {
+	now, p := time.Now(), l.pass
+	if l.pass = nil; p == nil {
+		if b := l.r.blocked(l.m, l.model, now); b.cause != nil {
 			return nil, b.cause
 		}
-		if ticket, err = l.r.breaker(l.m, l.model).Allow(); err != nil {
-			return nil, l.m.fault(fault.Unavailable, "takes no further call now", err)
+		var ok bool
+		if p, ok = l.r.breaker(l.m, l.model).enter(now); !ok {
+			return nil, l.m.fault(fault.Unavailable, "takes no further call now", nil)
 		}
 	}
 	return func(took time.Duration, err error) {
 		l.r.mu.Lock()
 		defer l.r.mu.Unlock()
-		l.r.report(l.m, ticket, took, err)
+		l.r.report(l.m, p, took, err)
 	}, nil
 }
 
 // report is called with the lock held.
-func (r *Router) report(m *member, ticket func(error), took time.Duration, err error) {
-	ticket(err)
+func (r *Router) report(m *member, p *pass, took time.Duration, err error) {
+	r.end(p, err)
 	switch verdictOf(err) {
 	case well:
 		m.respond(took)
@@ -128,6 +122,14 @@ func (r *Router) report(m *member, ticket func(error), took time.Duration, err e
 		r.throttle(m, fault.RetryAfterOf(err))
 	}
 	r.notify()
+}
+
+// end closes a pass. A trial that told nothing is repeated after a while.
+func (r *Router) end(p *pass, err error) {
+	p.end(err)
+	if p.trial != nil && verdictOf(err) == silent {
+		r.wake(r.p.BreakerOpen)
+	}
 }
 
 // throttle leaves a backend alone for as long as it asked.
@@ -149,9 +151,9 @@ func (l *Lease) Release() {
 	l.once.Do(func() {
 		l.r.mu.Lock()
 		defer l.r.mu.Unlock()
-		if l.ticket != nil {
-			l.ticket(errUnused)
-			l.ticket = nil
+		if l.pass != nil {
+			l.r.end(l.pass, errUnused)
+			l.pass = nil
 		}
 		l.m.inFlight--
 		l.r.m.inFlight(l.m.Name, l.m.inFlight)
@@ -178,7 +180,7 @@ func Verdict(out []backend.Outcome) error {
 		case well:
 			return nil
 		case ill:
-			if verdictOf(worst) != ill || worst == nil {
+			if worst == nil || verdictOf(worst) != ill {
 				worst = o.Err
 			}
 		case silent:

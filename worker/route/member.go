@@ -83,6 +83,9 @@ func (r *Router) room(m *member, model string, now time.Time) int {
 // respond takes in how long a call took.
 func (m *member) respond(took time.Duration) {
 	const weight = 0.2 // of the newest
+	if took <= 0 {
+		return
+	}
 	if m.seconds == 0 {
 		m.seconds = took.Seconds()
 		return
