@@ -49,7 +49,7 @@ func NewFence(generation uint8, hop uint16, group int32, try int) (Fence, error)
 // TerminalFence sorts after every attempt of a generation and before the next
 // generation: Redis refuses tokens that come after the end.
 func TerminalFence(generation uint8) Fence {
-	return Fence(uint64(generation)<<generationShift | 1<<generationShift - 1)
+	return Fence(uint64(generation)<<generationShift | (1<<generationShift - 1))
 }
 
 // Generation returns the redrive generation of the fence.
