@@ -11,7 +11,6 @@ type metrics struct {
 	attempts     *prometheus.CounterVec
 	duration     prometheus.Histogram
 	firstToken   prometheus.Histogram
-	batchTasks   prometheus.Histogram
 	bisects      prometheus.Counter
 	checks       *prometheus.CounterVec
 	claims       *prometheus.CounterVec
@@ -35,10 +34,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		firstToken: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "penstock_worker_first_token_seconds", Help: "Time from a streamed call's start to its first token.", Buckets: seconds,
 		}),
-		batchTasks: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "penstock_worker_batch_tasks", Help: "Tasks sent to a backend in one call.",
-			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256},
-		}),
 		bisects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_worker_batch_bisections_total", Help: "Failed batches that were split to find the culprit.",
 		}),
@@ -52,7 +47,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "penstock_worker_streams_ended_total", Help: "Token streams that ended before their try did.",
 		}, []string{"reason"}),
 	}
-	reg.MustRegister(m.attempts, m.duration, m.firstToken, m.batchTasks, m.bisects, m.checks, m.claims, m.streamsEnded)
+	reg.MustRegister(m.attempts, m.duration, m.firstToken, m.bisects, m.checks, m.claims, m.streamsEnded)
 	m.zero()
 	return m
 }

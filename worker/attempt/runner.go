@@ -109,9 +109,6 @@ type Call struct {
 	// Open reports whether the backend still takes calls. A batch that failed
 	// as a whole is only split and run again while it does. Nil: always.
 	Open func() bool
-	// Ran is told each call's size and duration, for a batcher that learns. Nil
-	// is fine.
-	Ran func(n int, took time.Duration, outcomes []backend.Outcome)
 }
 
 // Do runs tries in one call, or in several if it fails as a whole and has to be
@@ -237,6 +234,7 @@ func bisectable(live []int, results []Result) bool {
 // backend that takes no more calls, cost them nothing.
 func (r *Runner) giveBack(part []int, results []Result) {
 	for _, i := range part {
+		results[i].Suspect = true
 		results[i].Err = &fault.Error{Code: fault.Unavailable, Class: fault.ClassSystem,
 			Message: "the backend stopped taking calls", Backend: results[i].Backend, Err: results[i].Err}
 	}
@@ -260,12 +258,8 @@ func (r *Runner) call(ctx context.Context, c Call, tries []*Try, live []int, cla
 		}
 		r.p.Logger.Debug("attempt starts", "task_id", t.Task.ID, "fence", t.Fence.String(), "attempt", t.N, "backend", c.Name)
 	}
-	r.m.batchTasks.Observe(float64(len(items)))
 	outcomes := safely(ctx, c, items)
 	took := time.Since(started)
-	if c.Ran != nil {
-		c.Ran(len(items), took, outcomes)
-	}
 	for j, i := range live {
 		if streams[j] != nil {
 			streams[j].Close()

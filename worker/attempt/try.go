@@ -89,6 +89,7 @@ type Result struct {
 	// Moot is true when the task had ended, or moved to a newer generation,
 	// before the try began: nothing ran and nothing is to be written.
 	Moot bool
-	// Unrun is true when the try was given back before a backend saw it.
-	Unrun bool
+	// Suspect is true when the try was in a batch that failed as a whole and
+	// could not be split to the end: it should run alone next time.
+	Suspect bool
 }

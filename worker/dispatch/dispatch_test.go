@@ -24,8 +24,10 @@ import (
 	"github.com/penstock/penstock/worker/attempt"
 	"github.com/penstock/penstock/worker/attempt/attempttest"
 	"github.com/penstock/penstock/worker/backend"
+	"github.com/penstock/penstock/worker/batch"
 	"github.com/penstock/penstock/worker/consume"
 	"github.com/penstock/penstock/worker/dispatch"
+	"github.com/penstock/penstock/worker/route"
 )
 
 // world is a loop with everything around it faked, inside a bubble.
@@ -33,7 +35,9 @@ type world struct {
 	t      *testing.T
 	loop   *dispatch.Loop
 	redis  *attempttest.Redis
-	slots  int // of the engines
+	slots  int // of the backend; 0: one, and the test holds it until room
+	held   []*route.Lease
+	router *route.Router
 	stop   func()
 	params dispatch.Params
 
@@ -50,8 +54,6 @@ type world struct {
 	offset   int64
 	last     *consume.Delivery
 	minter   *task.Minter
-	used     int
-	changed  chan struct{}
 	backend  *attempttest.Backend
 }
 
@@ -69,14 +71,14 @@ func inWorld(t *testing.T, do func(ctx context.Context, items []backend.Item) []
 		w := &world{
 			t: t, redis: attempttest.NewRedis(), slots: 4, minter: minter,
 			ends: map[task.ID][]*terminal.Terminal{}, settled: map[int64]bool{}, released: map[int64]bool{},
-			refuse: map[task.Status]error{}, changed: make(chan struct{}, 1),
+			refuse:  map[task.Status]error{},
 			backend: &attempttest.Backend{Max: 8, Do: do},
 		}
 		quiet := slog.New(slog.DiscardHandler)
 		reg := prometheus.NewRegistry()
 		runner := attempt.NewRunner(attempt.Params{Store: w.redis, Log: w.redis, Logger: quiet, Metrics: reg, Worker: "w"})
 		w.params = dispatch.Params{
-			Pool: "default", Runner: runner, Engines: w, Former: &former{}, Publisher: w, Log: quiet, Metrics: reg,
+			Pool: "default", Runner: runner, Publisher: w, Batch: batch.Policy{MaxTasks: 8, MaxDelay: 10 * time.Millisecond}, Log: quiet, Metrics: reg,
 			Worker: "w", Group: "g", BackoffFunc: func(n int, hint time.Duration) time.Duration {
 				return max(time.Second<<min(n-1, 3), hint)
 			},
@@ -84,7 +86,20 @@ func inWorld(t *testing.T, do func(ctx context.Context, items []backend.Item) []
 		for _, c := range change {
 			c(w)
 		}
-		w.loop = dispatch.New(w.params)
+		w.router, err = route.New(route.Params{Pool: "default", Metrics: reg, Members: []route.Member{
+			{Name: "b", Backend: w.backend, Concurrency: max(1, w.slots)},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.slots == 0 {
+			l, _ := w.router.TryAcquire("m")
+			w.held = append(w.held, l)
+		}
+		w.params.Router = w.router
+		if w.loop, err = dispatch.New(w.params); err != nil {
+			t.Fatal(err)
+		}
 		runs, endRuns := context.WithCancel(context.Background())
 		ctx, cancel := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
@@ -99,85 +114,12 @@ func inWorld(t *testing.T, do func(ctx context.Context, items []backend.Item) []
 	})
 }
 
-// former closes a batch when it is full or after 10 ms.
-type former struct {
-	open []*dispatch.Member
-	key  string
-	at   time.Time
-}
-
-func (f *former) Add(now time.Time, key string, most int, m *dispatch.Member) (out [][]*dispatch.Member) {
-	if key != f.key {
-		out = f.Drain()
+// room frees the backend's places that the test holds.
+func (w *world) room() {
+	for _, l := range w.held {
+		l.Release()
 	}
-	if len(f.open) == 0 {
-		f.key, f.at = key, now.Add(10*time.Millisecond)
-	}
-	if f.open = append(f.open, m); len(f.open) >= most {
-		out = append(out, f.Drain()...)
-	}
-	return out
-}
-
-func (f *former) Due(now time.Time) [][]*dispatch.Member {
-	if len(f.open) == 0 || now.Before(f.at) {
-		return nil
-	}
-	return f.Drain()
-}
-
-func (f *former) Next() (time.Time, bool) { return f.at, len(f.open) > 0 }
-
-func (f *former) Open(string) int { return min(1, len(f.open)) }
-
-func (f *former) Drain() [][]*dispatch.Member {
-	out := f.open
-	f.open = nil
-	if len(out) == 0 {
-		return nil
-	}
-	return [][]*dispatch.Member{out}
-}
-
-// Engines.
-
-func (w *world) Join(t *task.Task) (string, int) { return w.backend.Join(t) }
-
-func (w *world) Free(string) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.slots - w.used
-}
-
-func (w *world) Acquire(string) (attempt.Call, func(), bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.used >= w.slots {
-		return attempt.Call{}, nil, false
-	}
-	w.used++
-	return attempt.Call{Backend: w.backend, Name: "b"}, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.used--
-		w.nudge()
-	}, true
-}
-
-func (w *world) nudge() {
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
-}
-
-func (w *world) Changed() <-chan struct{} { return w.changed }
-
-func (w *world) setSlots(n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.slots = n
-	w.nudge()
+	w.held = nil
 }
 
 // Publisher.
@@ -435,7 +377,7 @@ func TestCancelStopsATaskWhereverItIs(t *testing.T) {
 			time.Sleep(time.Second)
 			w.loop.Cancel(tk.ID)
 			w.expect("terminal cancelled", "settled")
-			if w.used != 0 {
+			if w.router.Free("m") != 4 {
 				t.Error("the engine's slot was not freed")
 			}
 		})
@@ -447,7 +389,7 @@ func TestCancelStopsATaskWhereverItIs(t *testing.T) {
 			w.loop.Cancel(tk.ID)
 			w.expect("terminal cancelled", "settled")
 			next, _ := w.submit(func(tk *task.Task, _ *task.Progress) { tk.OrderingKey = "k" })
-			w.setSlots(1)
+			w.room()
 			time.Sleep(time.Second)
 			if len(w.ends[next.ID]) != 1 {
 				t.Error("the next task of its key never ran")
@@ -486,7 +428,7 @@ func TestATaskPastItsDeadlineNeverRuns(t *testing.T) {
 			w.submit(func(tk *task.Task, _ *task.Progress) { tk.Deadline = time.Now().Add(time.Minute) })
 			time.Sleep(62 * time.Second)
 			w.expect("terminal expired", "settled")
-			w.setSlots(1)
+			w.room()
 			synctest.Wait()
 		}, func(w *world) { w.slots = 0 })
 	})
@@ -626,7 +568,7 @@ func TestATaskThatEndedElsewhereSettlesWithoutARun(t *testing.T) {
 	inWorld(t, func(context.Context, []backend.Item) []backend.Outcome { panic("must not run") }, func(w *world) {
 		tk, _ := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "x" })
 		w.redis.SetState(tk.ID, terminal.State{Status: task.Cancelled})
-		w.setSlots(1)
+		w.room()
 		time.Sleep(time.Second)
 		w.expect("settled")
 	}, func(w *world) { w.slots = 0 })

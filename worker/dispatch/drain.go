@@ -16,8 +16,7 @@ const publishGrace = 5 * time.Second
 // grace to finish; then it is interrupted, which costs no attempt.
 func (l *Loop) drain() {
 	l.draining = true
-	l.p.Former.Drain()
-	clear(l.ready)
+	l.batcher.Clear()
 	for _, e := range l.entries {
 		switch {
 		case e.started():

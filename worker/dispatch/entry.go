@@ -40,17 +40,19 @@ type entry struct {
 	first      *consume.Delivery // gives the fence its group generation, and the dead letter its origin
 	deliveries []*consume.Delivery
 
-	state   state
-	try     int          // local try: the next fence's last field
-	faults  int          // of the system, in a row: the pool was not ready for it
-	retried bool         // its next try is a retry, which the budget must allow
-	unsaved bool         // progress counts what no record says yet
-	inQueue bool         // the scheduler has it, perhaps as a leftover
-	holds   bool         // its ordering key, since it was popped
-	now     *attempt.Try // while running
-	out     outbox       // while publishing
-	wake    *alarm       // the end of a wait
-	expiry  *alarm       // the deadline, and the grace after it
+	state    state
+	alone    bool         // it may be what made a batch fail: it runs by itself
+	failedOn string       // backend of the last failure
+	try      int          // local try: the next fence's last field
+	faults   int          // of the system, in a row: the pool was not ready for it
+	retried  bool         // its next try is a retry, which the budget must allow
+	unsaved  bool         // progress counts what no record says yet
+	inQueue  bool         // the scheduler has it, perhaps as a leftover
+	holds    bool         // its ordering key, since it was popped
+	now      *attempt.Try // while running
+	out      outbox       // while publishing
+	wake     *alarm       // the end of a wait
+	expiry   *alarm       // the deadline, and the grace after it
 }
 
 // outbox is what must be written, in this order, before the entry settles.

@@ -1,37 +1,59 @@
 package dispatch
 
 import (
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/topic"
 	"github.com/penstock/penstock/worker/attempt"
+	"github.com/penstock/penstock/worker/batch"
+	"github.com/penstock/penstock/worker/route"
 )
 
-// feed moves tasks from the scheduler into batches while backends have room.
-// What finds no room stays in the scheduler, where a more urgent task can still
-// overtake it.
+// feed moves tasks from the scheduler into batches and batches onto backends,
+// while there is room. What finds no room stays in the scheduler, where a more
+// urgent task can still overtake it.
 func (l *Loop) feed(now time.Time) {
-	for _, model := range l.queue.Models() {
-		for l.room(model) {
-			it, ok := l.queue.Pop(model)
+	for moved := true; moved; {
+		moved = false
+		for _, model := range l.queue.Models() {
+			for l.room(model) {
+				it, ok := l.queue.Pop(model)
+				if !ok {
+					break
+				}
+				l.form(now, it.Value)
+				moved = true
+			}
+		}
+		for {
+			b, ok := l.batcher.Next(now, l.p.Router.Free)
 			if !ok {
 				break
 			}
-			l.form(now, it.Value)
+			l.launch(b)
+			moved = true
 		}
 	}
 }
 
-// room reports whether another task of a model may leave the scheduler: the
-// batches that are made or in the making must find a place soon.
+// batchesAhead is how many batches of a model may wait outside the scheduler.
+const batchesAhead = 2
+
+// room reports whether another task of a model may leave the scheduler: it must
+// find a place on a backend soon.
 func (l *Loop) room(model string) bool {
-	free := l.p.Engines.Free(model)
-	return free > 0 && len(l.ready[model])+l.p.Former.Open(model) <= free
+	wide := max(1, l.widest[model])
+	limit := l.p.Router.Free(model) * wide
+	if wide > 1 {
+		limit = min(limit, batchesAhead*wide)
+	}
+	return l.batcher.Waiting(model) < limit
 }
 
-// form puts a popped entry into a batch, unless it has ended meanwhile.
+// form gives a popped entry to the batcher, unless it has ended meanwhile.
 func (l *Loop) form(now time.Time, e *entry) {
 	e.inQueue = false
 	e.holds = e.task.OrderingKey != ""
@@ -51,13 +73,14 @@ func (l *Loop) form(now time.Time, e *entry) {
 		l.comeBack(e, budgetPause)
 	default:
 		e.state = forming
-		key, most := l.p.Engines.Join(e.task)
-		m := &Member{Task: e.task, e: e}
-		if most <= 1 {
-			l.close([]*Member{m})
-			return
+		key, most := l.p.Router.Join(e.task)
+		l.widest[e.task.Model] = most
+		if e.alone {
+			most = 1
 		}
-		l.closeAll(l.p.Former.Add(now, key, most, m))
+		l.batcher.Add(batch.Item[*entry]{
+			Value: e, Group: e.task.Model, Key: key, Max: most, Tokens: costOf(e), Deadline: e.task.Deadline,
+		}, now)
 	}
 }
 
@@ -78,56 +101,46 @@ func (l *Loop) affordable(now time.Time, e *entry) bool {
 	return true
 }
 
-func (l *Loop) closeDue(now time.Time) { l.closeAll(l.p.Former.Due(now)) }
-
-func (l *Loop) closeAll(batches [][]*Member) {
-	for _, b := range batches {
-		l.close(b)
+// launch starts a batch on a backend. Those of it that have ended meanwhile are
+// left out.
+func (l *Loop) launch(b batch.Batch[*entry]) {
+	entries := slices.DeleteFunc(b.Items, func(e *entry) bool { return e.state != forming })
+	if len(entries) == 0 {
+		l.batcher.Done(b, time.Now(), false)
+		return
 	}
+	lease, ok := l.p.Router.TryAcquire(b.Group, avoid(entries)...)
+	if !ok { // the room that was there has just gone
+		l.batcher.Done(b, time.Now(), false)
+		for _, e := range entries {
+			l.push(e, l.queue.Return)
+		}
+		return
+	}
+	if lease.Probing() && len(entries) > 1 {
+		// One task is enough to see whether the backend is well again, and it
+		// must not be the same poison for ever that says it is not.
+		for _, e := range entries[1:] {
+			l.push(e, l.queue.Return)
+		}
+		entries = entries[:1]
+	}
+	l.batches.Cut(len(entries), b.Reason, b.Waited)
+	l.start(b, lease, entries)
 }
 
-func (l *Loop) close(b []*Member) {
-	if len(b) > 0 {
-		l.ready[b[0].Task.Model] = append(l.ready[b[0].Task.Model], b)
+// avoid is the backend that failed a task last, if it runs alone now: another
+// one may do better.
+func avoid(entries []*entry) []string {
+	if len(entries) == 1 && entries[0].failedOn != "" {
+		return []string{entries[0].failedOn}
 	}
-}
-
-// launch starts closed batches on backends, as far as there is room.
-func (l *Loop) launch() {
-	for model, batches := range l.ready {
-		for len(batches) > 0 {
-			entries := live(batches[0])
-			if len(entries) == 0 {
-				batches = batches[1:]
-				continue
-			}
-			call, release, ok := l.p.Engines.Acquire(model)
-			if !ok {
-				break
-			}
-			batches = batches[1:]
-			l.start(call, release, entries)
-		}
-		if l.ready[model] = batches; len(batches) == 0 {
-			delete(l.ready, model)
-		}
-	}
-}
-
-// live returns the entries of a batch that have not ended meanwhile.
-func live(b []*Member) []*entry {
-	out := make([]*entry, 0, len(b))
-	for _, m := range b {
-		if m.e.state == forming {
-			out = append(out, m.e)
-		}
-	}
-	return out
+	return nil
 }
 
 // start runs a batch in a goroutine of its own; the results come back by the
 // inbox.
-func (l *Loop) start(call attempt.Call, release func(), entries []*entry) {
+func (l *Loop) start(b batch.Batch[*entry], lease *route.Lease, entries []*entry) {
 	tries := make([]*attempt.Try, 0, len(entries))
 	started := entries[:0]
 	for _, e := range entries {
@@ -148,18 +161,30 @@ func (l *Loop) start(call attempt.Call, release func(), entries []*entry) {
 		started = append(started, e)
 	}
 	if len(tries) == 0 {
-		release()
+		l.batcher.Done(b, time.Now(), false)
+		lease.Release()
 		return
 	}
 	l.workers.Go(func() {
+		defer lease.Release()
+		call := attempt.Call{Backend: lease, Name: lease.Name(), Open: lease.Open}
 		results := l.p.Runner.Do(l.work, call, tries)
-		release()
+		ended := time.Now()
 		l.post(func() {
+			l.batcher.Done(b, ended, len(results) == len(b.Items) && clean(results))
 			for i, e := range started {
+				if lease.Probing() && len(results) == 1 {
+					results[i].Err = l.blame(results[i])
+				}
 				l.ran(e, tries[i], results[i])
 			}
 		})
 	})
+}
+
+// clean reports whether the time of a call says something of the engine.
+func clean(results []attempt.Result) bool {
+	return !slices.ContainsFunc(results, func(r attempt.Result) bool { return r.Err != nil || r.Moot })
 }
 
 // fenceFull ends a task whose fence has no higher value left. It takes 4,094

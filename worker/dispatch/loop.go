@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,8 +15,10 @@ import (
 	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/schema/wire"
 	"github.com/penstock/penstock/worker/attempt"
+	"github.com/penstock/penstock/worker/batch"
 	"github.com/penstock/penstock/worker/consume"
 	"github.com/penstock/penstock/worker/retry"
+	"github.com/penstock/penstock/worker/route"
 	"github.com/penstock/penstock/worker/schedule"
 )
 
@@ -28,48 +31,13 @@ type Publisher interface {
 	BrokerNow() time.Time
 }
 
-// Engines are the pool's backends as the loop needs them. Safe for concurrent
-// use.
-type Engines interface {
-	// Join says which tasks may share a call, and how many.
-	Join(t *task.Task) (key string, max int)
-	// Free is how many more calls for a model could start now; 0 while all are
-	// busy or broken.
-	Free(model string) int
-	// Acquire reserves a place for one call and chooses the backend. Release
-	// frees it. False when there is none.
-	Acquire(model string) (c attempt.Call, release func(), ok bool)
-	// Changed wakes the loop when Free may have grown.
-	Changed() <-chan struct{}
-}
-
-// Former collects tasks into batches. It is owned by the loop.
-type Former interface {
-	// Add takes a task and returns the batch that it closed, if it closed one.
-	Add(now time.Time, key string, max int, m *Member) [][]*Member
-	// Due closes what has waited long enough.
-	Due(now time.Time) [][]*Member
-	// Next is when Due has something to do.
-	Next() (time.Time, bool)
-	// Open is how many batches of a model are being formed.
-	Open(model string) int
-	// Drain closes everything.
-	Drain() [][]*Member
-}
-
-// Member is one task in a batch.
-type Member struct {
-	Task *task.Task
-	e    *entry
-}
-
 // Params are the parts a Loop works with and its limits; zero durations are
 // defaults.
 type Params struct {
 	Pool      string
 	Runner    *attempt.Runner
-	Engines   Engines
-	Former    Former
+	Router    *route.Router // its Run is somebody else's
+	Batch     batch.Policy
 	Publisher Publisher
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
@@ -81,6 +49,9 @@ type Params struct {
 	// after the n-th fault of the system; hint is what the other side asked
 	// for.
 	BackoffFunc func(n int, hint time.Duration) time.Duration
+	// HealthyFunc reports whether a backend passes active health checks now; a
+	// backend that has none does not. Nil: none does.
+	HealthyFunc func(backend string) bool
 	// BlockedFunc returns deliveries that hold up a partition's span; nil: none.
 	BlockedFunc func() []*consume.Delivery
 
@@ -98,6 +69,9 @@ func (p Params) withDefaults() Params {
 	set(&p.DrainGrace, 25*time.Second)
 	set(&p.MemoryWait, 5*time.Second)
 	set(&p.ExpiryGrace, 2*time.Second)
+	if p.HealthyFunc == nil {
+		p.HealthyFunc = func(string) bool { return false }
+	}
 	return p
 }
 
@@ -106,6 +80,7 @@ type Loop struct {
 	p       Params
 	log     *slog.Logger
 	m       *metrics
+	batches *batch.Metrics
 	inbox   *inbox
 	workers sync.WaitGroup // batches and dead letters on their way
 
@@ -113,25 +88,28 @@ type Loop struct {
 	entries  map[identity]*entry
 	byID     map[task.ID][]*entry
 	queue    *schedule.Queue[*entry]
+	batcher  *batch.Batcher[*entry]
+	widest   map[string]int // by model: how many tasks may share a call, as last seen
 	alarms   alarms
 	budget   retry.Budget
-	ready    map[string][][]*Member // closed batches by model
-	busy     int                    // entries running or publishing
+	busy     int // entries running or publishing
 	draining bool
 	work     context.Context // ends what runs
 	stopWork context.CancelCauseFunc
 }
 
 // New returns a loop. Deliveries may come before Run does.
-func New(p Params) *Loop {
+func New(p Params) (*Loop, error) {
 	p = p.withDefaults()
-	l := &Loop{
-		p: p, log: p.Log.With("pool", p.Pool), inbox: newInbox(),
-		entries: map[identity]*entry{}, byID: map[task.ID][]*entry{},
-		queue: schedule.New[*entry](), ready: map[string][][]*Member{},
+	batches, err := batch.NewMetrics(p.Metrics, p.Pool)
+	if err != nil {
+		return nil, fmt.Errorf("pool %s: %w", p.Pool, err)
 	}
-	l.m = newMetrics(p.Metrics, p.Pool)
-	return l
+	return &Loop{
+		p: p, log: p.Log.With("pool", p.Pool), inbox: newInbox(), m: newMetrics(p.Metrics, p.Pool), batches: batches,
+		entries: map[identity]*entry{}, byID: map[task.ID][]*entry{},
+		queue: schedule.New[*entry](), batcher: batch.New[*entry](p.Batch), widest: map[string]int{},
+	}, nil
 }
 
 // blockedEvery is how often heads that hold up a partition are looked for.
@@ -167,7 +145,7 @@ func (l *Loop) Run(ctx context.Context) {
 			l.log.Warn("not everything could be written before the end: it is run again", "tasks", l.busy)
 			return
 		case <-l.inbox.wake:
-		case <-l.p.Engines.Changed():
+		case <-l.p.Router.Changed():
 		case <-timer.C:
 		}
 	}
@@ -192,8 +170,6 @@ func (l *Loop) step() {
 	l.alarms.ring(now)
 	if !l.draining {
 		l.feed(now)
-		l.closeDue(now)
-		l.launch()
 	}
 	l.m.waiting.Set(float64(l.queue.Len()))
 	l.m.inFlight.Set(float64(len(l.entries)))
@@ -205,7 +181,7 @@ func (l *Loop) untilNext() time.Duration {
 	if at, ok := l.alarms.next(); ok {
 		wait = min(wait, time.Until(at))
 	}
-	if at, ok := l.p.Former.Next(); ok && !l.draining {
+	if at, ok := l.batcher.Due(); ok && !l.draining {
 		wait = min(wait, time.Until(at))
 	}
 	return max(0, wait)

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"errors"
 	"time"
 
 	"github.com/penstock/penstock/schema/event"
@@ -18,6 +19,10 @@ func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 		return
 	}
 	v := l.p.Runner.Judge(t, r)
+	if r.Err != nil {
+		e.failedOn = r.Backend
+		e.alone = e.alone || r.Suspect
+	}
 	if v.Counts {
 		e.progress = attempt.Remember(e.progress, t, r, l.p.Worker)
 		e.unsaved = true
@@ -41,6 +46,21 @@ func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 	case attempt.Requeue:
 		l.requeue(e, v)
 	}
+}
+
+// blame undoes the router's lenience with a task that tried a failing backend,
+// when the backend's own health checks pass: then it answers others, and it is
+// the task. Without this a queue of nothing but poison would keep a breaker open
+// for ever and never be buried.
+func (l *Loop) blame(r attempt.Result) error {
+	e, ok := errors.AsType[*fault.Error](r.Err)
+	answered := ok && (e.Status >= 500 || e.Code != fault.Unavailable)
+	if !answered || e.Class != fault.ClassSystem || fault.RuleOf(e.Code).Class != fault.ClassTask || !l.p.HealthyFunc(r.Backend) {
+		return r.Err
+	}
+	blamed := *e
+	blamed.Class = ""
+	return &blamed
 }
 
 // rest takes an entry back from running.
