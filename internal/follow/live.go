@@ -1,0 +1,223 @@
+package follow
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/schema/task"
+)
+
+// reconnectPause keeps a dead Redis from being asked all the time.
+const reconnectPause = 250 * time.Millisecond
+
+// runLive holds one live connection after the other.
+func (f *Follower) runLive(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := f.session(ctx)
+		f.disconnect()
+		if ctx.Err() != nil {
+			return
+		}
+		f.metrics.reconnects.Inc()
+		f.p.Log.Warn("live connection to redis lost", "err", err)
+		pause(ctx, reconnectPause)
+	}
+}
+
+// session subscribes to everything that is watched, and on, until the
+// connection fails.
+func (f *Follower) session(ctx context.Context) error {
+	live := f.log.Live()
+	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() { _ = live.Close() }) // frees Receive
+	defer stop()
+	defer live.Close()
+	f.connect()
+	g.Go(func() error { return f.send(ctx, live) })
+	g.Go(func() error { return f.receive(ctx, live) })
+	return g.Wait()
+}
+
+// connect starts with nothing subscribed and everything wanted.
+func (f *Follower) connect() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.connected = true
+	clear(f.subscribed)
+	clear(f.unanswered)
+	for id := range f.feeds {
+		f.touched[id] = struct{}{}
+	}
+	wake(f.changed)
+}
+
+// disconnect makes every watcher read again what it may have missed, once the
+// new subscription stands.
+func (f *Follower) disconnect() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.connected = false
+	for _, d := range f.feeds {
+		if !d.ready {
+			continue
+		}
+		d.ready = false
+		for _, w := range d.watches {
+			w.stream.unready++
+			w.reread()
+		}
+	}
+}
+
+// send tells the connection which feeds came and went, many in one command.
+func (f *Follower) send(ctx context.Context, live *eventlog.Live) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-f.changed:
+		}
+		on, off := f.difference()
+		if err := live.Watch(ctx, on); err != nil {
+			return err
+		}
+		if err := live.Unwatch(ctx, off); err != nil {
+			return err
+		}
+	}
+}
+
+// difference is what to subscribe to and what to leave.
+func (f *Follower) difference() (on, off []task.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range f.touched {
+		d := f.feeds[id]
+		_, subscribed := f.subscribed[id]
+		switch {
+		case d != nil && !subscribed:
+			f.subscribed[id] = struct{}{}
+			f.unanswered[id]++
+			on = append(on, id)
+		case d != nil && f.unanswered[id] == 0:
+			f.makeReady(d) // dropped and watched again before anybody looked
+		case d == nil && subscribed:
+			delete(f.subscribed, id)
+			off = append(off, id)
+		}
+	}
+	clear(f.touched)
+	return on, off
+}
+
+// receive passes on what the connection brings.
+func (f *Follower) receive(ctx context.Context, live *eventlog.Live) error {
+	for {
+		n, err := live.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		f.notice(n)
+	}
+}
+
+func (f *Follower) notice(n eventlog.Notice) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.feeds[n.Task]
+	if n.Ready {
+		// Every SUBSCRIBE is answered: only the last answer says that what was
+		// subscribed anew stands.
+		if f.unanswered[n.Task]--; f.unanswered[n.Task] > 0 {
+			return
+		}
+		delete(f.unanswered, n.Task)
+		if d != nil {
+			f.makeReady(d)
+		}
+		return
+	}
+	if d != nil {
+		f.put(d, item{Entry: n.Entry})
+	}
+}
+
+// makeReady lets the watchers of a feed read history.
+func (f *Follower) makeReady(d *feed) {
+	if _, subscribed := f.subscribed[d.id]; d.ready || !subscribed {
+		return
+	}
+	d.ready = true
+	for _, w := range d.watches {
+		if w.stream.unready--; w.stream.unready == 0 {
+			wake(w.stream.wake)
+		}
+	}
+}
+
+// lookups is how many watched tasks are looked up in one round trip.
+const lookups = 512
+
+// runHeartbeat looks every watched task up from time to time, in case a live
+// event was lost without anybody noticing.
+func (f *Follower) runHeartbeat(ctx context.Context) {
+	ticker := time.NewTicker(f.p.Heartbeat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for ids := f.watchedIDs(); len(ids) > 0 && ctx.Err() == nil; ids = ids[min(len(ids), lookups):] {
+			if err := f.lookUp(ctx, ids[:min(len(ids), lookups)]); err != nil {
+				f.p.Log.Debug("look up watched tasks", "err", err)
+				break
+			}
+		}
+	}
+}
+
+func (f *Follower) watchedIDs() []task.ID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ids := make([]task.ID, 0, len(f.feeds))
+	for id, d := range f.feeds {
+		if d.ready {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// lookUp compares what Redis holds of tasks with what their watchers have got,
+// and lets those read again who lack something.
+func (f *Follower) lookUp(ctx context.Context, ids []task.ID) error {
+	states, err := f.store.States(ctx, ids)
+	if err != nil {
+		return err
+	}
+	tops, err := f.log.Tops(ctx, ids)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, id := range ids {
+		newest := tops[i]
+		if end := endOf(states[i]); newest.Less(end) {
+			newest = end
+		}
+		if d := f.feeds[id]; d != nil {
+			for _, w := range d.watches {
+				if w.seen.Less(newest) && w.pos == d.end() {
+					w.reread()
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,329 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/tasktopic"
+	"github.com/penstock/penstock/schema/event"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/schema/wire"
+)
+
+// tail is what this process knows of the live end of the results: for tasks
+// that are younger than it, all there is.
+type tail struct {
+	skew  time.Duration
+	limit int
+
+	mu      sync.Mutex
+	since   time.Time // tasks made after it have no record before the tail; zero: none such
+	young   map[task.ID]terminal.State
+	old     map[task.ID]terminal.State // the generation of the map before; dropped when young is full
+	waiting []tailed
+}
+
+// tailed is a terminal of a watched task that waits for its delivery.
+type tailed struct {
+	terminal *terminal.Terminal
+	state    terminal.State // as the tail folds it
+	offset   int64
+	covered  bool // the tail alone can tell that it won
+	due      time.Time
+	tries    int
+}
+
+func newTail(remember int, skew time.Duration) *tail {
+	return &tail{skew: skew, limit: max(1, remember/2), young: map[task.ID]terminal.State{}, old: map[task.ID]terminal.State{}}
+}
+
+// begin says that everything written from now on will be observed.
+func (t *tail) begin(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forgetBefore(now)
+}
+
+// forgetBefore moves the age from which on tasks are known in full.
+func (t *tail) forgetBefore(at time.Time) {
+	if at = at.Add(t.skew); t.since.Before(at) {
+		t.since = at
+	}
+}
+
+// observe folds one record. It reports the state after it, whether it took
+// effect, and whether the tail knows the task from its beginning.
+func (t *tail) observe(r *terminal.Terminal, offset int64) (st terminal.State, won, covered bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st, known := t.young[r.TaskID]
+	if !known {
+		st = t.old[r.TaskID]
+	}
+	st, won = st.Apply(r, offset)
+	t.young[r.TaskID] = st
+	if len(t.young) >= t.limit {
+		t.turn()
+	}
+	return st, won, !t.since.IsZero() && r.TaskID.Time().After(t.since)
+}
+
+// turn forgets the older half. What is forgotten may have ended already, so
+// tasks no younger than it are no longer known in full.
+func (t *tail) turn() {
+	for id := range t.old {
+		if made := id.Time(); !t.since.IsZero() && t.since.Before(made) {
+			t.since = made
+		}
+	}
+	t.old, t.young = t.young, make(map[task.ID]terminal.State, t.limit)
+}
+
+// Tail tells the follower of a record at the live end of a results partition.
+// Records of a partition must come in order.
+func (f *Follower) Tail(_ context.Context, _ int32, offset int64, t *terminal.Terminal) {
+	st, won, covered := f.tail.observe(t, offset)
+	if !t.Status.Terminal() || (covered && !won) || !f.isWatched(t.TaskID) {
+		return
+	}
+	f.tail.mu.Lock()
+	f.tail.waiting = append(f.tail.waiting, tailed{
+		terminal: t, state: st, offset: offset, covered: covered && won, due: time.Now().Add(f.p.TailGrace),
+	})
+	f.tail.mu.Unlock()
+	wake(f.due)
+}
+
+func (f *Follower) isWatched(id task.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.feeds[id] != nil
+}
+
+const (
+	// tailRetry is the pause before Redis is asked again about a terminal that
+	// it could not confirm; after tailTries the heartbeat is left to find it.
+	tailRetry = 500 * time.Millisecond
+	tailTries = 60
+)
+
+// runDeliveries delivers tailed terminals that Redis did not bring in time.
+func (f *Follower) runDeliveries(ctx context.Context) {
+	for {
+		now, next := f.tail.ripe(time.Now())
+		f.deliver(ctx, now)
+		var timer <-chan time.Time
+		if !next.IsZero() {
+			timer = time.After(time.Until(next))
+		}
+		if len(now) > 0 {
+			continue // some may wait again
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.due:
+		case <-timer:
+		}
+	}
+}
+
+// ripe takes what is due, and says when the next will be.
+func (t *tail) ripe(now time.Time) (due []tailed, next time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rest := t.waiting[:0]
+	for _, w := range t.waiting {
+		if !w.due.After(now) {
+			due = append(due, w)
+			continue
+		}
+		rest = append(rest, w)
+		if next.IsZero() || w.due.Before(next) {
+			next = w.due
+		}
+	}
+	clear(t.waiting[len(rest):])
+	t.waiting = rest
+	return due, next
+}
+
+// deliver asks Redis, briefly, who won, and delivers what it confirms or what
+// the tail can vouch for itself.
+func (f *Follower) deliver(ctx context.Context, due []tailed) {
+	due = f.stillOpen(due)
+	if len(due) == 0 {
+		return
+	}
+	ids := make([]task.ID, len(due))
+	for i, w := range due {
+		ids[i] = w.terminal.TaskID
+	}
+	asking, cancel := context.WithTimeout(ctx, f.p.Confirm)
+	states, err := f.store.States(asking, ids)
+	cancel()
+	for i, w := range due {
+		switch {
+		case err == nil && states[i].Status == w.terminal.Status && states[i].Offset == w.offset:
+			f.confirmed(w, states[i].Generation)
+		case w.covered:
+			f.metrics.tailed.WithLabelValues(tailYoung).Inc()
+			f.putTerminal(w.terminal, w.state.Generation)
+		default:
+			f.later(w)
+		}
+	}
+}
+
+// stillOpen leaves out the tasks whose terminal came meanwhile, and those
+// nobody watches any more.
+func (f *Follower) stillOpen(due []tailed) []tailed {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []tailed
+	for _, w := range due {
+		d := f.feeds[w.terminal.TaskID]
+		if d == nil || d.hasTerminal() {
+			f.metrics.tailed.WithLabelValues(tailByRedis).Inc()
+			continue
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+func (d *feed) hasTerminal() bool { return len(d.ring) > 0 && d.top().Fence.Terminal() }
+
+// confirmed delivers a terminal that Redis holds but has not brought: watchers
+// with a subscription read it with what came before it.
+func (f *Follower) confirmed(w tailed, generation uint8) {
+	f.metrics.tailed.WithLabelValues(tailConfirmed).Inc()
+	f.mu.Lock()
+	d := f.feeds[w.terminal.TaskID]
+	if d != nil && d.ready {
+		for _, watch := range d.watches {
+			watch.reread()
+		}
+		f.mu.Unlock()
+		return
+	}
+	f.mu.Unlock()
+	f.putTerminal(w.terminal, generation)
+}
+
+// putTerminal delivers a terminal without the events before it: it has the full text.
+func (f *Follower) putTerminal(t *terminal.Terminal, generation uint8) {
+	e, err := eventlog.EntryOf(event.OfTerminal(t, generation))
+	if err != nil {
+		f.p.Log.Error("encode terminal event", "task_id", t.TaskID, "err", err)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d := f.feeds[t.TaskID]; d != nil {
+		f.put(d, item{Entry: e, direct: true})
+	}
+}
+
+func (f *Follower) later(w tailed) {
+	if w.tries++; w.tries > tailTries {
+		f.metrics.tailed.WithLabelValues(tailLeftToLookups).Inc()
+		return
+	}
+	w.due = time.Now().Add(tailRetry)
+	f.tail.mu.Lock()
+	defer f.tail.mu.Unlock()
+	f.tail.waiting = append(f.tail.waiting, w)
+}
+
+// RunTail reads the live end of penstock.results, without a group, until ctx
+// is done. The client must consume nothing yet. Kafka being away is waited for.
+func (f *Follower) RunTail(ctx context.Context, cl *kgo.Client) error {
+	if err := f.seekEnd(ctx, cl); err != nil {
+		return err
+	}
+	for {
+		fetches := cl.PollRecords(ctx, 4096)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if fetches.IsClientClosed() {
+			return errors.New("tail results: client closed")
+		}
+		fetches.EachError(func(_ string, partition int32, err error) {
+			// The client goes on by itself; what it had to skip is not known.
+			f.p.Log.Warn("tail results", "partition", partition, "err", err)
+			f.tail.begin(time.Now())
+		})
+		fetches.EachRecord(func(r *kgo.Record) { f.tailRecord(ctx, r) })
+	}
+}
+
+// seekEnd starts at the ends the partitions have now. Tasks made after the
+// answer have all their records behind them.
+func (f *Follower) seekEnd(ctx context.Context, cl *kgo.Client) error {
+	for {
+		ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, topic.Results)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err == nil && len(ends[topic.Results]) > 0 {
+			at := map[int32]kgo.Offset{}
+			ends.Each(func(o kadm.ListedOffset) { at[o.Partition] = kgo.NewOffset().At(o.Offset) })
+			f.tail.begin(time.Now())
+			cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic.Results: at})
+			return nil
+		}
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // asked to stop
+		}
+		f.p.Log.Warn("find end of results", "err", err)
+		if !pause(ctx, time.Second) {
+			return nil
+		}
+	}
+}
+
+// tailRecord passes a record on. Headers are enough to fold a record nobody
+// watches.
+func (f *Follower) tailRecord(ctx context.Context, r *kgo.Record) {
+	rec := tasktopic.FromKgo(r)
+	if t, ok := outline(rec); ok && !f.isWatched(t.TaskID) {
+		f.tail.observe(t, r.Offset)
+		return
+	}
+	t, err := wire.DecodeTerminal(rec)
+	if err != nil {
+		f.p.Log.Debug("undecodable result", "partition", r.Partition, "offset", r.Offset)
+		return
+	}
+	f.Tail(ctx, r.Partition, r.Offset, t)
+}
+
+// outline reads what the fold needs from a record's headers; false if they do
+// not have it.
+func outline(r wire.Record) (*terminal.Terminal, bool) {
+	status, ok := r.Get(wire.HeaderStatus)
+	if !ok || len(r.Key) != task.IDLength {
+		return nil, false
+	}
+	t := &terminal.Terminal{TaskID: task.ID(r.Key), Status: task.Status(status)}
+	if g, ok := r.Get(wire.HeaderGeneration); ok {
+		n, err := strconv.ParseUint(g, 10, 8)
+		if err != nil {
+			return nil, false
+		}
+		generation := uint8(n)
+		t.Generation = &generation
+	}
+	return t, true
+}
