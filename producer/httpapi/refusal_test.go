@@ -71,7 +71,7 @@ func refusals() []refusal {
 		{name: "gzip that is none", body: hello, headers: []string{"Content-Encoding", "gzip"}},
 
 		{name: "one byte over the body limit", body: `{"model":"sim-chat","payload":{"text":"` + large(api.MaxBody+1-42) + `"}}`},
-		{name: "a gzip bomb", body: `{"model":"sim-chat","payload":{"text":"` + large(64<<20) + `"}}`, zip: true},
+		{name: "a gzip bomb", body: `{"model":"sim-chat","payload":{"text":"` + large(16<<20) + `"}}`, zip: true},
 		{name: "a model name over the limit", body: `{"model":"` + large(api.MaxName+1) + `","payload":{"text":"a"}}`},
 		{name: "a session id over the limit", body: submit(`"session_id":"` + large(api.MaxName+1) + `"`)},
 		{name: "an ordering key over the limit", body: submit(`"ordering_key":"` + large(api.MaxName+1) + `"`)},

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/penstock/penstock/schema/task"
 )
 
@@ -24,10 +26,12 @@ type Hinter interface {
 }
 
 // Bounds of the hints. A full queue drops: a hint only lets a poll say `queued`
-// instead of `pending`, and must never slow a submit.
+// instead of `pending`, and must never slow a submit. A burst is stored bit by
+// bit: beyond the rate Redis would work more for hints than for results.
 const (
 	hintQueue   = 8192
 	hintBatch   = 512
+	hintRate    = 2000 // a second
 	hintTimeout = time.Second
 )
 
@@ -56,20 +60,33 @@ func (h *Hints) Offer(hint Hint) {
 
 // Run stores hints until ctx ends, then those still queued, once.
 func (h *Hints) Run(ctx context.Context) {
+	pace := rate.NewLimiter(hintRate, hintBatch)
 	batch := make([]Hint, 0, hintBatch)
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			for batch = h.collect(batch[:0]); len(batch) > 0; batch = h.collect(batch[:0]) {
-				if !h.store(context.WithoutCancel(ctx), batch) {
-					return
-				}
-			}
-			return
 		case first := <-h.queue:
 			batch = h.collect(append(batch[:0], first))
-			h.store(context.WithoutCancel(ctx), batch)
+			if !h.store(ctx, batch) {
+				rest(ctx, quietTime)
+			}
+			_ = pace.WaitN(ctx, len(batch)) // fails only with ctx, which ends the loop
 		}
+	}
+	for batch = h.collect(batch[:0]); len(batch) > 0; batch = h.collect(batch[:0]) {
+		if !h.store(ctx, batch) {
+			return
+		}
+	}
+}
+
+// rest waits, or until ctx ends.
+func rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
@@ -87,7 +104,7 @@ func (h *Hints) collect(batch []Hint) []Hint {
 }
 
 func (h *Hints) store(ctx context.Context, batch []Hint) bool {
-	ctx, cancel := context.WithTimeout(ctx, hintTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hintTimeout)
 	defer cancel()
 	err := h.to.Queued(ctx, batch)
 	if err != nil {

@@ -227,6 +227,28 @@ func TestHintsReachRedisBehindTheAnswer(t *testing.T) {
 	})
 }
 
+func TestABurstOfHintsIsStoredBitByBit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		for range 6512 {
+			b.hints.Offer(ingest.Hint{ID: "task_x"})
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		began := time.Now()
+		wg.Go(func() { b.hints.Run(ctx) })
+		for len(b.hints.Queue()) > 0 {
+			time.Sleep(10 * time.Millisecond) // inside the bubble: no real time
+		}
+		if took := time.Since(began); took < 2700*time.Millisecond || took > 3300*time.Millisecond {
+			t.Errorf("6,512 hints at 2,000 a second took %s", took)
+		}
+		stop()
+		wg.Wait()
+	})
+}
+
 func TestHintsAreDroppedNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	b := setup(t) // nobody runs the hints

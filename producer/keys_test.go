@@ -1,0 +1,14 @@
+package producer_test
+
+import (
+	"context"
+
+	"github.com/penstock/penstock/internal/auth"
+)
+
+// keys lets nobody in.
+type keys struct{}
+
+func (keys) Authenticate(context.Context, string) (auth.Principal, error) {
+	return auth.Principal{}, auth.ErrUnauthenticated
+}
