@@ -21,9 +21,9 @@ func (g *Group) flowOne(o *owner) {
 		width = o.track.Width()
 	}
 	switch {
-	case len(o.backlog) > 0 || width > Span*9/10:
+	case len(o.backlog) > 0 || width > Span*9/10 || len(o.pending) >= g.p.LaneRecords || o.bytes >= g.p.LaneBytes:
 		o.wide = true
-	case width <= Span/2:
+	case width <= Span/2 && len(o.pending) <= g.p.LaneRecords/2 && o.bytes <= g.p.LaneBytes/2:
 		o.wide = false
 	}
 	g.pause(o, g.full || o.wide)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -23,6 +24,8 @@ type Params struct {
 
 	MaxRecords     int           // in flight at once, default 8,192; soft by one poll
 	MaxBytes       int64         // in flight at once, default 64 MiB; soft by one poll
+	LaneRecords    int           // in flight of one partition, default: no limit but the span; soft by one poll
+	LaneBytes      int64         // in flight of one partition, default: no limit; soft by one poll
 	PollRecords    int           // most records of one poll, default 1,000
 	CommitInterval time.Duration // default 1 s
 	CommitEvery    int           // settles that bring a commit forward, default 1,000
@@ -35,6 +38,12 @@ func (p Params) withDefaults() Params {
 	}
 	if p.MaxBytes == 0 {
 		p.MaxBytes = 64 << 20
+	}
+	if p.LaneRecords == 0 {
+		p.LaneRecords = Span
+	}
+	if p.LaneBytes == 0 {
+		p.LaneBytes = math.MaxInt64
 	}
 	if p.PollRecords == 0 {
 		p.PollRecords = 1000
@@ -92,8 +101,9 @@ type owner struct {
 	revoked    bool // set for good when the partition is taken away
 	track      *Tracker
 	pending    map[int64]*Delivery // handed out, neither settled nor released
+	bytes      int64               // of pending
 	backlog    []*kgo.Record       // polled beyond the span
-	wide       bool                // the span is nearly used up and half of it is not free yet
+	wide       bool                // the span or a limit of its own is used up and half of it is not free yet
 	paused     bool                // as told to the client
 	dirty      bool                // settled since the last commit
 	end        int64               // the log's end, as last seen
@@ -231,7 +241,7 @@ func (g *Group) rewind(o *owner, offset int64) {
 	g.log.Error("the log went back: records are read again", "topic", o.at.topic, "partition", o.at.partition,
 		"offset", offset, "expected", o.track.Next())
 	o.track = NewTracker(offset)
-	o.pending = map[int64]*Delivery{}
+	o.pending, o.bytes = map[int64]*Delivery{}, 0
 }
 
 func (g *Group) hand(o *owner, r *kgo.Record) *Delivery {
@@ -240,6 +250,7 @@ func (g *Group) hand(o *owner, r *kgo.Record) *Delivery {
 		Group: o.generation, holder: holder{g}, owner: o, track: o.track, bytes: len(r.Key) + len(r.Value),
 	}
 	o.pending[r.Offset] = d
+	o.bytes += int64(d.bytes)
 	g.records++
 	g.bytes += int64(d.bytes)
 	return d
@@ -258,6 +269,7 @@ func (g *Group) finish(d *Delivery, settled bool) {
 	o := d.owner
 	if d.track == o.track {
 		delete(o.pending, d.Offset)
+		o.bytes -= int64(d.bytes)
 	}
 	if settled && !o.revoked && d.track == o.track && o.track.Settle(d.Offset) {
 		o.dirty = true

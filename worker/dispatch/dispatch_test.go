@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,6 +59,7 @@ type world struct {
 }
 
 type published struct {
+	t  *task.Task
 	to string
 	p  task.Progress
 }
@@ -149,11 +151,11 @@ func (w *world) TerminalAsync(t *terminal.Terminal, done func(tasktopic.Ack, err
 	done(tasktopic.Ack{}, err)
 }
 
-func (w *world) RepublishAsync(_ wire.Record, _ *task.Task, to string, p task.Progress, done func(tasktopic.Ack, error)) {
+func (w *world) RepublishAsync(_ wire.Record, t *task.Task, to string, p task.Progress, done func(tasktopic.Ack, error)) {
 	err := w.write("republish " + to)
 	if err == nil {
 		w.mu.Lock()
-		w.again = append(w.again, published{to, p})
+		w.again = append(w.again, published{t, to, p})
 		w.mu.Unlock()
 	}
 	done(tasktopic.Ack{}, err)
@@ -223,6 +225,12 @@ func (w *world) deliverRaw(rec wire.Record) int64 {
 	return at
 }
 
+// sleep lets time pass and everything settle down.
+func (w *world) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func (w *world) wrote() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -258,14 +266,14 @@ func TestASuccessSettlesOnlyOnceItsTerminalIsAcknowledged(t *testing.T) {
 	inWorld(t, succeed, func(w *world) {
 		w.outage = errors.New("no brokers")
 		tk, offset := w.submit(nil)
-		time.Sleep(time.Hour - time.Minute)
+		w.sleep(time.Hour - time.Minute)
 		if w.settled[offset] || len(w.wrote()) > 0 {
 			t.Fatal("settled without a terminal")
 		}
 		w.mu.Lock()
 		w.outage = nil
 		w.mu.Unlock()
-		time.Sleep(6 * time.Second)
+		w.sleep(6 * time.Second)
 		w.expect("terminal succeeded", "settled")
 		if end := w.ends[tk.ID][0]; end.Output.Text != "ok" || end.Backend != "b" || *end.Generation != 0 || len(end.Attempts) != 1 {
 			t.Errorf("terminal %+v", end)
@@ -280,14 +288,14 @@ func TestTheRetryLadderEndsInADeadLetterAndThenTheTerminal(t *testing.T) {
 		return backend.Fail(1, fault.New(fault.Unavailable, "500"))
 	}, func(w *world) {
 		tk, _ := w.submit(nil)
-		time.Sleep(20 * time.Second) // 1 + 2 + 4 s in memory, then 8 s go to a tier
+		w.sleep(20 * time.Second) // 1 + 2 + 4 s in memory, then 8 s go to a tier
 		w.expect("republish penstock.retry.5s", "settled")
 		p := w.again[0].p
 		if runs != 4 || p.Attempts != 4 || p.Hop != 1 || len(p.History) != 4 || p.ReturnTopic != topic.Tasks("default", task.Standard) || p.NotBefore.IsZero() {
 			t.Fatalf("after %d runs the tier got %+v", runs, p)
 		}
 		w.deliver(tk, p)
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		w.expect("republish penstock.retry.5s", "settled", "letter exhausted", "terminal dead", "settled")
 		l := w.letters[0]
 		if runs != 5 || l.Attempts != 5 || len(l.History) != 5 || l.Code != fault.Unavailable || l.Origin.Group != "g" || l.Origin.Offset != 2 {
@@ -306,15 +314,20 @@ func TestTheRetryLadderEndsInADeadLetterAndThenTheTerminal(t *testing.T) {
 func TestAnOutageOfAnyLengthBuriesNothing(t *testing.T) {
 	system := fault.New(fault.Unavailable, "connection refused")
 	system.Class = fault.ClassSystem
-	inWorld(t, nil, func(w *world) {
-		w.backend.Do = failing(system)
+	var up atomic.Bool
+	inWorld(t, func(ctx context.Context, items []backend.Item) []backend.Outcome {
+		if up.Load() {
+			return succeed(ctx, items)
+		}
+		return backend.Fail(len(items), system)
+	}, func(w *world) {
 		for range 20 {
 			w.submit(nil)
 		}
-		time.Sleep(5 * time.Minute)
+		w.sleep(5 * time.Minute)
 		w.expect()
-		w.backend.Do = succeed
-		time.Sleep(10 * time.Second)
+		up.Store(true)
+		w.sleep(10 * time.Second)
 		if n := len(w.ends); n != 20 || len(w.letters) != 0 {
 			t.Errorf("%d tasks ended, %d dead letters", n, len(w.letters))
 		}
@@ -335,12 +348,11 @@ func TestAPoisonTaskCostsItsNeighboursNothing(t *testing.T) {
 			}
 			return succeed(nil, items)
 		}
-		tk, _ := w.submit(nil)
-		poison = tk.ID
+		w.submit(func(tk *task.Task, _ *task.Progress) { poison = tk.ID })
 		for range 7 {
 			w.submit(nil)
 		}
-		time.Sleep(30 * time.Second)
+		w.sleep(30 * time.Second)
 		for id, ends := range w.ends {
 			if id != poison && (ends[0].Status != task.Succeeded || len(ends[0].Attempts) != 1) {
 				t.Errorf("a neighbour ended %s after %d attempts", ends[0].Status, len(ends[0].Attempts))
@@ -352,6 +364,35 @@ func TestAPoisonTaskCostsItsNeighboursNothing(t *testing.T) {
 	})
 }
 
+func TestAQueueOfNothingButPoisonIsBuriedWhileItsBackendIsWell(t *testing.T) {
+	fault500 := fault.New(fault.Unavailable, "500")
+	fault500.Status = 500
+	inWorld(t, failing(fault500), func(w *world) {
+		for range 20 {
+			w.submit(nil)
+		}
+		for range 20 { // what goes to a tier comes back
+			w.sleep(time.Minute)
+			w.mu.Lock()
+			again := w.again
+			w.again = nil
+			w.mu.Unlock()
+			for _, a := range again {
+				a.p.ReturnTopic = ""
+				w.deliver(a.t, a.p)
+			}
+		}
+		if len(w.letters) != 20 || len(w.ends) != 20 {
+			t.Errorf("%d dead letters and %d terminals for 20 poison tasks", len(w.letters), len(w.ends))
+		}
+		for _, l := range w.letters {
+			if l.Attempts != attempt.MaxAttempts {
+				t.Fatalf("buried after %d attempts", l.Attempts)
+			}
+		}
+	}, func(w *world) { w.params.HealthyFunc = func(string) bool { return true } })
+}
+
 func TestADuplicateRecordJoinsTheTaskInFlight(t *testing.T) {
 	runs := 0
 	inWorld(t, func(_ context.Context, items []backend.Item) []backend.Outcome {
@@ -360,9 +401,9 @@ func TestADuplicateRecordJoinsTheTaskInFlight(t *testing.T) {
 		return succeed(nil, items)
 	}, func(w *world) {
 		tk, first := w.submit(nil)
-		time.Sleep(500 * time.Millisecond)
+		w.sleep(500 * time.Millisecond)
 		second := w.deliver(tk, task.Progress{})
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.expect("terminal succeeded", "settled", "settled")
 		if runs != 1 || !w.settled[first] || !w.settled[second] {
 			t.Errorf("%d runs", runs)
@@ -374,7 +415,7 @@ func TestCancelStopsATaskWhereverItIs(t *testing.T) {
 	t.Run("on a backend", func(t *testing.T) {
 		inWorld(t, hanging, func(w *world) {
 			tk, _ := w.submit(nil)
-			time.Sleep(time.Second)
+			w.sleep(time.Second)
 			w.loop.Cancel(tk.ID)
 			w.expect("terminal cancelled", "settled")
 			if w.router.Free("m") != 4 {
@@ -390,7 +431,7 @@ func TestCancelStopsATaskWhereverItIs(t *testing.T) {
 			w.expect("terminal cancelled", "settled")
 			next, _ := w.submit(func(tk *task.Task, _ *task.Progress) { tk.OrderingKey = "k" })
 			w.room()
-			time.Sleep(time.Second)
+			w.sleep(time.Second)
 			if len(w.ends[next.ID]) != 1 {
 				t.Error("the next task of its key never ran")
 			}
@@ -399,10 +440,10 @@ func TestCancelStopsATaskWhereverItIs(t *testing.T) {
 	t.Run("in its backoff", func(t *testing.T) {
 		inWorld(t, failing(fault.New(fault.Timeout, "slow")), func(w *world) {
 			tk, _ := w.submit(nil)
-			time.Sleep(500 * time.Millisecond)
+			w.sleep(500 * time.Millisecond)
 			w.loop.Cancel(tk.ID)
 			w.expect("terminal cancelled", "settled")
-			time.Sleep(time.Minute)
+			w.sleep(time.Minute)
 			w.expect("terminal cancelled", "settled")
 		})
 	})
@@ -417,16 +458,16 @@ func TestATaskPastItsDeadlineNeverRuns(t *testing.T) {
 	t.Run("when it arrives late", func(t *testing.T) {
 		inWorld(t, never, func(w *world) {
 			w.submit(func(tk *task.Task, _ *task.Progress) { tk.Deadline = time.Now() })
-			time.Sleep(2*time.Second - 1)
+			w.sleep(2*time.Second - 1)
 			w.expect() // another clock may be slow
-			time.Sleep(1)
+			w.sleep(1)
 			w.expect("terminal expired", "settled")
 		})
 	})
 	t.Run("when no backend has room in time", func(t *testing.T) {
 		inWorld(t, never, func(w *world) {
 			w.submit(func(tk *task.Task, _ *task.Progress) { tk.Deadline = time.Now().Add(time.Minute) })
-			time.Sleep(62 * time.Second)
+			w.sleep(62 * time.Second)
 			w.expect("terminal expired", "settled")
 			w.room()
 			synctest.Wait()
@@ -435,7 +476,7 @@ func TestATaskPastItsDeadlineNeverRuns(t *testing.T) {
 	t.Run("when it runs", func(t *testing.T) {
 		inWorld(t, hanging, func(w *world) {
 			w.submit(func(tk *task.Task, _ *task.Progress) { tk.Deadline = time.Now().Add(time.Minute) })
-			time.Sleep(62*time.Second + 10*time.Millisecond)
+			w.sleep(62*time.Second + 10*time.Millisecond)
 			w.expect("terminal expired", "settled")
 		})
 	})
@@ -450,7 +491,7 @@ func TestARevokeDropsWhatHasNotStartedAndLetsTheRestFinish(t *testing.T) {
 		return succeed(nil, items)
 	}, func(w *world) {
 		_, running := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "a" })
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		_, waiting := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "b" })
 		synctest.Wait()
 		w.mu.Lock()
@@ -461,7 +502,7 @@ func TestARevokeDropsWhatHasNotStartedAndLetsTheRestFinish(t *testing.T) {
 		if w.released[running] || !w.released[waiting] {
 			t.Errorf("released: running %t, waiting %t", w.released[running], w.released[waiting])
 		}
-		time.Sleep(20 * time.Second)
+		w.sleep(20 * time.Second)
 		w.expect("terminal succeeded", "settled")
 	}, func(w *world) { w.slots = 1 })
 }
@@ -476,9 +517,9 @@ func TestADrainLetsWorkFinishAndHandsBackTheRest(t *testing.T) {
 	}, func(w *world) {
 		_, running := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "slow" })
 		_, stuck := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "stuck" })
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		_, queued := w.submit(nil)
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		start := time.Now()
 		w.stop()
 		if took := time.Since(start); took < 25*time.Second || took > 26*time.Second {
@@ -494,7 +535,7 @@ func TestADrainLetsWorkFinishAndHandsBackTheRest(t *testing.T) {
 func TestADrainKeepsTheCountOfAttempts(t *testing.T) {
 	inWorld(t, failing(fault.New(fault.Timeout, "slow")), func(w *world) {
 		w.submit(nil)
-		time.Sleep(100 * time.Millisecond) // it waits for its second attempt
+		w.sleep(100 * time.Millisecond) // it waits for its second attempt
 		w.stop()
 		w.expect("republish penstock.tasks.default.standard", "settled")
 		if p := w.again[0].p; p.Attempts != 1 || p.Hop != 1 || time.Until(p.NotBefore) <= 0 {
@@ -506,9 +547,9 @@ func TestADrainKeepsTheCountOfAttempts(t *testing.T) {
 func TestNotBeforeIsWaitedForInMemory(t *testing.T) {
 	inWorld(t, succeed, func(w *world) {
 		w.submit(func(_ *task.Task, p *task.Progress) { p.Hop, p.NotBefore = 1, time.Now().Add(3*time.Second) })
-		time.Sleep(3*time.Second - 1)
+		w.sleep(3*time.Second - 1)
 		w.expect()
-		time.Sleep(20 * time.Millisecond)
+		w.sleep(20 * time.Millisecond)
 		w.expect("terminal succeeded", "settled")
 	})
 }
@@ -532,7 +573,7 @@ func TestTasksOfOneKeyRunInOrderThroughRetries(t *testing.T) {
 				tk.OrderingKey, tk.Payload.Text = "chat", fmt.Sprint(i)
 			})
 		}
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		if diff := cmp.Diff([]string{"0", "1", "1", "1", "1", "1", "2"}, order); diff != "" {
 			t.Error(diff)
 		}
@@ -546,7 +587,7 @@ func TestAResultTooLargeForTheTopicFailsWithAReason(t *testing.T) {
 	inWorld(t, succeed, func(w *world) {
 		w.refuse[task.Succeeded] = fmt.Errorf("produce: %w", tasktopic.ErrTooLarge)
 		tk, _ := w.submit(nil)
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.expect("terminal failed", "settled")
 		if end := w.ends[tk.ID][0]; end.Error == nil || end.Error.Code != fault.TooLarge || end.Output != nil {
 			t.Errorf("terminal %+v", end)
@@ -569,7 +610,7 @@ func TestATaskThatEndedElsewhereSettlesWithoutARun(t *testing.T) {
 		tk, _ := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "x" })
 		w.redis.SetState(tk.ID, terminal.State{Status: task.Cancelled})
 		w.room()
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.expect("settled")
 	}, func(w *world) { w.slots = 0 })
 }
@@ -588,7 +629,7 @@ func TestABlockedHeadIsParkedOnlyWhileItWaits(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			inWorld(t, hanging, func(w *world) {
 				w.submit(func(tk *task.Task, _ *task.Progress) { tk.OrderingKey = tc.key })
-				time.Sleep(3 * time.Second)
+				w.sleep(3 * time.Second)
 				w.expect(tc.want...)
 			}, func(w *world) {
 				w.slots = tc.slots
