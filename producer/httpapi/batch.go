@@ -13,6 +13,10 @@ import (
 	"github.com/penstock/penstock/schema/fault"
 )
 
+// itemSeparator is in no key that a header can carry, so a list's items never
+// meet the key of a single task.
+const itemSeparator = "\x00"
+
 // postBatch accepts up to api.MaxBatch tasks, each on its own merits. It
 // answers 202 when any was accepted, and 200 when none was: the items say why.
 // An Idempotency-Key holds for the list: the i-th item's is derived from it.
@@ -35,7 +39,7 @@ func (a *API) postBatch(c echo.Context) error {
 	results := a.d.Intake.AcceptAll(c.Request().Context(), len(items), func(i int) (ingest.Submission, error) {
 		s := ingest.Submission{Tenant: tenant, Request: new(api.SubmitRequest), Body: items[i]}
 		if in.key != "" {
-			s.Key = in.key + "#" + strconv.Itoa(i)
+			s.Key = in.key + itemSeparator + strconv.Itoa(i)
 		}
 		return s, a.submit.Decode(items[i], s.Request)
 	})

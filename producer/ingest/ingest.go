@@ -161,7 +161,6 @@ func (in *Intake) publish(ctx context.Context, d *draft) (Receipt, error) {
 // settled turns the outcome of a produce into the caller's answer.
 func (in *Intake) settled(d *draft, err error) (Receipt, error) {
 	if err != nil {
-		in.d.Log.Debug("task not published", "task_id", string(d.task.ID), "err", err)
 		return Receipt{}, publishFault(err)
 	}
 	in.d.Hints.Offer(d.hint())

@@ -67,6 +67,9 @@ func (in *Intake) start(ctx context.Context, item func() (Submission, error), do
 	}
 	in.d.Publisher.TaskAsync(ctx, d.task, d.pool, task.Progress{}, func(_ tasktopic.Ack, err error) {
 		receipt, err := in.settled(d, err)
+		if err != nil { // one answer covers many outcomes: nobody else logs this one
+			in.d.Log.Debug("task not published", "task_id", string(d.task.ID), "err", err)
+		}
 		if err != nil || s.Key == "" {
 			done(receipt, nil, err)
 			return

@@ -32,7 +32,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"github.com/prometheus/client_golang/prometheus"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/penstock/penstock/schema/task"
 )
