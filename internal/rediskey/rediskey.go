@@ -4,7 +4,8 @@
 // What belongs to one task bears the task's results partition as hash tag, so
 // that one script may touch all of it on a cluster:
 //
-//	penstock:{p}:task:<id>      hash: the projection of one task
+//	penstock:{p}:task:<id>      hash: the state of one task, and hints
+//	penstock:{p}:result:<id>    string: JSON of the winning terminal
 //	penstock:{p}:events:<id>    stream: its events, entry id = event id
 //	penstock:{p}:snapshot:<id>  hash: what was folded out of the stream's head
 //	penstock:{p}:live:<id>      Pub/Sub channel: "<event id> <event JSON>"
@@ -32,6 +33,9 @@ func name(partition int32, kind, rest string) string {
 
 // Task is the hash of one task.
 func Task(partition int32, id task.ID) string { return name(partition, "task:", string(id)) }
+
+// Result is the winning terminal of one task.
+func Result(partition int32, id task.ID) string { return name(partition, "result:", string(id)) }
 
 // Events is the stream of one task.
 func Events(partition int32, id task.ID) string { return name(partition, "events:", string(id)) }

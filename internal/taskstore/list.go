@@ -92,7 +92,7 @@ func (s *Store) fill(ctx context.Context, page *api.TaskList, tenant string, chu
 	var gone []task.ID
 	for i, t := range found {
 		switch {
-		case !t.Known:
+		case !t.Known, t.Expired:
 			gone = append(gone, ids[i])
 		case f.match(t.View):
 			page.Tasks = append(page.Tasks, brief(t.View))

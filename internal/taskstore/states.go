@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/redis/go-redis/v9"
@@ -21,50 +22,122 @@ const pipelined = 512
 // it knows nothing of has the zero state: open in generation 0.
 func (s *Store) States(ctx context.Context, ids []task.ID) ([]terminal.State, error) {
 	out := make([]terminal.State, 0, len(ids))
-	err := s.each(ctx, ids, []string{fieldGeneration, fieldStatus, fieldOffset, fieldJob}, func(_ task.ID, v []any) error {
-		st, err := stateOf(v)
-		out = append(out, st)
-		return err
-	})
-	return out, err
+	for chunk := range slices.Chunk(ids, pipelined) {
+		pipe := s.rdb.Pipeline()
+		cmds := make([]*redis.SliceCmd, len(chunk))
+		for i, id := range chunk {
+			cmds[i] = pipe.HMGet(ctx, rediskey.Task(s.Partition(id), id), stateFields()...)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return nil, fmt.Errorf("read tasks: %w", err)
+		}
+		for _, c := range cmds {
+			st, err := stateOf(c.Val())
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, st)
+		}
+	}
+	return out, nil
 }
 
-// Terminals returns the winning terminals of tasks, nil for a task that is
-// open in its current generation, and the states they belong to.
+// Terminals returns the winning terminals of tasks, and the states they belong
+// to. A terminal is nil for a task that is open in its current generation, and
+// for one whose result is past its time to live.
 func (s *Store) Terminals(ctx context.Context, ids []task.ID) ([]*terminal.Terminal, []terminal.State, error) {
-	terminals, states := make([]*terminal.Terminal, 0, len(ids)), make([]terminal.State, 0, len(ids))
-	fields := []string{fieldGeneration, fieldStatus, fieldOffset, fieldJob, fieldTerminal}
-	err := s.each(ctx, ids, fields, func(id task.ID, v []any) error {
-		st, err := stateOf(v)
+	readings, err := s.read(ctx, ids, stateFields(), nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	terminals, states := make([]*terminal.Terminal, len(ids)), make([]terminal.State, len(ids))
+	for i, r := range readings {
+		terminals[i], states[i] = r.terminal, r.state
+	}
+	return terminals, states, nil
+}
+
+// stateFields are the fields of a hash that stateOf reads.
+func stateFields() []string { return []string{fieldGeneration, fieldStatus, fieldOffset, fieldJob} }
+
+// reading is one task as the projection has it.
+type reading struct {
+	fields   []any
+	state    terminal.State
+	terminal *terminal.Terminal // nil while the task is open, and when expired
+	expired  bool               // it has ended, and its result is past its time to live
+}
+
+// read reads tasks with their results, pipelined, in the order asked. beside
+// may add commands to a task's round trip.
+func (s *Store) read(ctx context.Context, ids []task.ID, fields []string, beside func(redis.Pipeliner, int32)) ([]reading, error) {
+	out := make([]reading, 0, len(ids))
+	for chunk := range slices.Chunk(ids, pipelined) {
+		part, err := s.readChunk(ctx, chunk, fields, beside)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.settleDoubts(ctx, chunk, fields, part); err != nil {
+			return nil, err
+		}
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+func (s *Store) readChunk(ctx context.Context, ids []task.ID, fields []string, beside func(redis.Pipeliner, int32)) ([]reading, error) {
+	pipe := s.rdb.Pipeline()
+	hashes, results := make([]*redis.SliceCmd, len(ids)), make([]*redis.StringCmd, len(ids))
+	for i, id := range ids {
+		partition := s.Partition(id)
+		hashes[i] = pipe.HMGet(ctx, rediskey.Task(partition, id), fields...)
+		results[i] = pipe.Get(ctx, rediskey.Result(partition, id))
+		if beside != nil {
+			beside(pipe, partition)
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) { // Nil: a task without a result
+		return nil, fmt.Errorf("read tasks: %w", err)
+	}
+	out := make([]reading, len(ids))
+	for i, id := range ids {
+		out[i].fields = hashes[i].Val()
+		var err error
+		if out[i].state, err = stateOf(out[i].fields); err != nil {
+			return nil, err
+		}
+		if out[i].terminal, err = terminalOf(id, out[i].state, results[i].Val()); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// settleDoubts looks again at tasks that have ended and show no result. If the
+// state is still the same, nothing came between state and result the first
+// time: the result has expired. Else the task was reopened just then, and the
+// second look tells how it is.
+func (s *Store) settleDoubts(ctx context.Context, ids []task.ID, fields []string, part []reading) error {
+	const looks = 3
+	for range looks {
+		var doubtful []int
+		var again []task.ID
+		for i, r := range part {
+			if !r.state.Open() && r.terminal == nil && !r.expired {
+				doubtful, again = append(doubtful, i), append(again, ids[i])
+			}
+		}
+		if len(doubtful) == 0 {
+			return nil
+		}
+		second, err := s.readChunk(ctx, again, fields, nil)
 		if err != nil {
 			return err
 		}
-		t, err := terminalOf(id, v, len(fields)-1)
-		terminals, states = append(terminals, t), append(states, st)
-		return err
-	})
-	return terminals, states, err
-}
-
-// each reads the same fields of many tasks, pipelined, and calls visit in the
-// order of ids.
-func (s *Store) each(ctx context.Context, ids []task.ID, fields []string, visit func(task.ID, []any) error) error {
-	for len(ids) > 0 {
-		n := min(len(ids), pipelined)
-		pipe := s.rdb.Pipeline()
-		cmds := make([]*redis.SliceCmd, n)
-		for i, id := range ids[:n] {
-			cmds[i] = pipe.HMGet(ctx, rediskey.Task(s.Partition(id), id), fields...)
+		for j, i := range doubtful {
+			second[j].expired = second[j].state == part[i].state && second[j].terminal == nil
+			part[i] = second[j]
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return fmt.Errorf("read tasks: %w", err)
-		}
-		for i, c := range cmds {
-			if err := visit(ids[i], c.Val()); err != nil {
-				return err
-			}
-		}
-		ids = ids[n:]
 	}
 	return nil
 }
@@ -94,12 +167,13 @@ func stateOf(v []any) (terminal.State, error) {
 
 var errForeignReply = errors.New("reply is about another task")
 
-// terminalOf decodes the terminal in field i; nil if there is none. It checks
+// terminalOf decodes the result of a task that has ended; nil if there is none.
+// A result that is read beside an open state is that of a generation which was
+// closed or opened between the two reads: the state decides. It checks
 // that the reply is about the task asked for: swapped replies on one
 // connection have leaked data between tenants elsewhere.
-func terminalOf(id task.ID, v []any, i int) (*terminal.Terminal, error) {
-	raw, ok := text(v, i)
-	if !ok || raw == "" {
+func terminalOf(id task.ID, st terminal.State, raw string) (*terminal.Terminal, error) {
+	if raw == "" || st.Open() {
 		return nil, nil //nolint:nilnil // an open task has no terminal, and that is no error
 	}
 	var t terminal.Terminal

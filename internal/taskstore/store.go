@@ -74,7 +74,6 @@ const (
 	fieldStatus     = "s" // terminal status; empty or absent: open
 	fieldOffset     = "o" // offset of the record that set the status or opened the generation
 	fieldJob        = "j" // redrive job that opened the generation
-	fieldTerminal   = "t" // JSON of the winning terminal
 
 	fieldHint    = "hs" // the hint's: status
 	fieldHintGen = "hg" // its generation

@@ -1,10 +1,11 @@
 -- Apply results records of one partition, in the order of the log.
 --
 -- KEYS[1]          hash {next, target} of the partition
--- KEYS[2+3i..4+3i] of record i: task hash, event stream, tenant index
+-- KEYS[2+4i..5+4i] of record i: task hash, result, event stream, tenant index
 -- ARGV[1] offset at which this batch continues
 -- ARGV[2] offset after the last record fetched (some may be undecodable)
--- ARGV[3] seconds an open task is kept
+-- ARGV[3] seconds a task's state is kept: longer than its result, so that a
+--         late record still meets the end that won
 -- ARGV[4] index horizon, milliseconds: older members are dropped
 -- ARGV[5+11i..] of record i: offset, task id, status, generation ('' if none),
 --          redrive job, end id ('' unless reopened), terminal JSON, time it
@@ -34,16 +35,17 @@ local function index(key, created, id)
   redis.call('EXPIRE', key, ARGV[3])
 end
 
-local function reopen(hash, generation, offset, job, ending)
-  redis.call('HDEL', hash, 't')
+local function reopen(hash, result, generation, offset, job, ending)
+  redis.call('DEL', result)
   redis.call('HSET', hash, 'g', generation, 's', '', 'o', offset, 'j', job, 'end', ending)
   redis.call('EXPIRE', hash, ARGV[3])
 end
 
-local function finish(hash, stream, a, ending)
+local function finish(hash, result, stream, a, ending)
   local id, status, json, keep = ARGV[a+1], ARGV[a+2], ARGV[a+6], ARGV[a+9]
-  redis.call('HSET', hash, 's', status, 'o', ARGV[a], 't', json)
-  redis.call('EXPIRE', hash, keep)
+  redis.call('HSET', hash, 's', status, 'o', ARGV[a])
+  redis.call('EXPIRE', hash, ARGV[3])
+  redis.call('SET', result, json, 'EX', keep)
   local event = '{"type":"' .. status .. '","task_id":"' .. id .. '","at":"' .. ARGV[a+7] .. '","result":' .. json .. '}'
   -- Refused when it is there already (a rebuild) or when a later generation is.
   redis.pcall('XADD', stream, ending, 'e', event)
@@ -51,19 +53,19 @@ local function finish(hash, stream, a, ending)
   redis.call('PUBLISH', ARGV[a+10], ending .. ' ' .. event)
 end
 
-for i = 0, (#KEYS - 1) / 3 - 1 do
-  local k, a = KEY + 3 * i, FIRST + WIDTH * i
+for i = 0, (#KEYS - 1) / 4 - 1 do
+  local k, a = KEY + 4 * i, FIRST + WIDTH * i
   local hash, status, generation = KEYS[k], ARGV[a+2], ARGV[a+3]
   if tonumber(ARGV[a]) >= upcoming and status ~= '' then
     local state = redis.call('HMGET', hash, 'g', 's', 'end')
     local g, s, ending = state[1] or '0', state[2] or '', state[3] or ZERO_END
     if status == 'reopened' then
       if s == 'dead' and tonumber(g) < 255 and generation ~= '' and tonumber(generation) == tonumber(g) + 1 then
-        reopen(hash, generation, ARGV[a], ARGV[a+4], ARGV[a+5])
+        reopen(hash, KEYS[k+1], generation, ARGV[a], ARGV[a+4], ARGV[a+5])
       end
     elseif s == '' and (generation == '' or generation == g) then
-      finish(hash, KEYS[k+1], a, ending)
-      index(KEYS[k+2], ARGV[a+8], ARGV[a+1])
+      finish(hash, KEYS[k+1], KEYS[k+2], a, ending)
+      index(KEYS[k+3], ARGV[a+8], ARGV[a+1])
     end
   end
 end

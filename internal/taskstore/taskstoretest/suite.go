@@ -93,6 +93,26 @@ func (b bundle) get(t *testing.T, id task.ID) taskstore.Found {
 
 // Run runs the suite.
 func Run(t *testing.T, open Open) {
+	t.Run("a result that expires leaves its state, so that a late record still loses", func(t *testing.T) {
+		b := setup(t, open, taskstore.Params{Partitions: only})
+		id := b.id()
+		b.apply(t, 0, b.ended(id, task.Succeeded, 0))
+		if f := b.get(t, id); f.Expired || f.Terminal == nil {
+			t.Fatalf("fresh result: %+v", f)
+		}
+		if err := b.rdb.Del(t.Context(), rediskey.Result(0, id)).Err(); err != nil { // as its time to live does
+			t.Fatal(err)
+		}
+		b.apply(t, 1, b.ended(id, task.Failed, 0))
+		f := b.get(t, id)
+		if !f.Expired || f.Terminal != nil || f.State.Status != task.Succeeded || f.View.Status != task.Succeeded {
+			t.Errorf("found %+v; want an expired success", f)
+		}
+		list, err := b.store.List(t.Context(), tenant, taskstore.Filter{})
+		if err != nil || len(list.Tasks) != 0 {
+			t.Errorf("list %+v, %v; want the expired one left out", list, err)
+		}
+	})
 	t.Run("the first terminal of a generation wins and never changes", func(t *testing.T) {
 		b := setup(t, open, taskstore.Params{Partitions: only})
 		id := b.id()
