@@ -1,0 +1,335 @@
+// Package project writes the terminals of `penstock.results` into Redis: it is
+// the one consumer group of that topic.
+//
+// Guarantee: every record takes effect in Redis once and in the order of its
+// partition. Where to go on comes from Redis itself, not from the group's
+// commits: a Redis that lost its data, even with no result coming in, is
+// noticed within a second and filled again from the start of the log. While
+// Redis is down nothing is fetched and nothing is skipped. Commits are made for
+// those who watch the lag.
+package project
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/schema/topic"
+)
+
+// Store is where terminals go: *taskstore.Store.
+type Store interface {
+	Apply(ctx context.Context, partition int32, from, upTo int64, recs []taskstore.Applied) error
+	Rebuild(ctx context.Context, partition int32, start, target int64) error
+	Replace(ctx context.Context, partition int32, stale, start, target int64) (bool, error)
+	Projections(ctx context.Context, partitions []int32) ([]taskstore.Projection, error)
+}
+
+// Params are the developer's choices; zero values are the defaults.
+type Params struct {
+	Check    time.Duration // how often Redis is compared with where we stand; default 1 s
+	Poll     int           // records taken from the client at a time; default 4096
+	Parallel int           // partitions applied side by side; default 4
+}
+
+// Projector is one member of the group.
+type Projector struct {
+	store   Store
+	p       Params
+	log     *slog.Logger
+	metrics *metrics
+
+	client  chan *kgo.Client // 1 slot: filled by Run, for the callbacks
+	mu      sync.Mutex
+	owned   map[int32]int64 // partition to the offset it goes on at
+	changed bool            // positions moved since the last commit
+}
+
+// New returns a projector; it reads nothing before Run.
+func New(store Store, p Params, log *slog.Logger, reg prometheus.Registerer) *Projector {
+	if p.Check == 0 {
+		p.Check = time.Second
+	}
+	if p.Poll == 0 {
+		p.Poll = 4096
+	}
+	if p.Parallel == 0 {
+		p.Parallel = 4
+	}
+	return &Projector{
+		store: store, p: p, log: log, metrics: newMetrics(reg),
+		client: make(chan *kgo.Client, 1), owned: map[int32]int64{},
+	}
+}
+
+// Opts are the options of the client that Run needs, besides those of a member
+// of topic.ProjectorGroup that consumes topic.Results.
+func (p *Projector) Opts() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.AdjustFetchOffsetsFn(p.assigned),
+		kgo.OnPartitionsRevoked(p.lost),
+		kgo.OnPartitionsLost(p.lost),
+	}
+}
+
+// assigned decides where new partitions begin: where Redis stands. Redis may be
+// down: then they begin where the group stands, and the check puts them right.
+func (p *Projector) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	var cl *kgo.Client
+	select {
+	case cl = <-p.client:
+		p.client <- cl
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	of := offsets[topic.Results]
+	partitions := slices.Sorted(maps.Keys(of))
+	bounds, err := listBounds(ctx, cl)
+	if err != nil {
+		return nil, err
+	}
+	places, err := p.place(ctx, partitions, bounds)
+	if err != nil {
+		p.log.Warn("place projector", "err", err)
+		places = committed(of, bounds)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for partition, at := range places {
+		p.owned[partition] = at
+		of[partition] = kgo.NewOffset().At(at)
+	}
+	p.metrics.partitions.Set(float64(len(p.owned)))
+	return offsets, nil
+}
+
+// committed is where the group stands, within what the log still has.
+func committed(of map[int32]kgo.Offset, b bounds) map[int32]int64 {
+	places := make(map[int32]int64, len(of))
+	for partition, o := range of {
+		places[partition] = min(max(o.EpochOffset().Offset, b.start(partition)), b.end(partition))
+	}
+	return places
+}
+
+func (p *Projector) lost(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, partition := range lost[topic.Results] {
+		delete(p.owned, partition)
+	}
+	p.metrics.partitions.Set(float64(len(p.owned)))
+}
+
+// bounds are the ends of the log's partitions.
+type bounds struct{ starts, ends kadm.ListedOffsets }
+
+func listBounds(ctx context.Context, cl *kgo.Client) (bounds, error) {
+	adm := kadm.NewClient(cl)
+	starts, err := adm.ListStartOffsets(ctx, topic.Results)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return bounds{}, err
+	}
+	ends, err := adm.ListEndOffsets(ctx, topic.Results)
+	if err == nil {
+		err = ends.Error()
+	}
+	return bounds{starts, ends}, err
+}
+
+func (b bounds) start(partition int32) int64 {
+	o, _ := b.starts.Lookup(topic.Results, partition)
+	return o.Offset
+}
+
+func (b bounds) end(partition int32) int64 {
+	o, _ := b.ends.Lookup(topic.Results, partition)
+	return o.Offset
+}
+
+// place finds where Redis stands in partitions. Where it knows nothing, or
+// stands beyond the log's end (the log was made anew), it starts over.
+func (p *Projector) place(ctx context.Context, partitions []int32, b bounds) (map[int32]int64, error) {
+	known, err := p.store.Projections(ctx, partitions)
+	if err != nil {
+		return nil, err
+	}
+	places := make(map[int32]int64, len(partitions))
+	for i, partition := range partitions {
+		switch at := known[i]; {
+		case !at.Known:
+			places[partition], err = b.start(partition), p.rebuild(ctx, partition, b)
+		case at.Next > b.end(partition):
+			p.log.Warn("redis stands beyond the end of the log, starting over", "partition", partition, "offset", at.Next, "end", b.end(partition))
+			places[partition] = b.start(partition)
+			_, err = p.store.Replace(ctx, partition, at.Next, b.start(partition), b.end(partition))
+		default:
+			places[partition] = at.Next
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return places, nil
+}
+
+func (p *Projector) rebuild(ctx context.Context, partition int32, b bounds) error {
+	if err := p.store.Rebuild(ctx, partition, b.start(partition), b.end(partition)); err != nil {
+		return err
+	}
+	p.metrics.rebuilds.Inc()
+	p.log.Info("filling redis from the log", "partition", partition, "from", b.start(partition), "target", b.end(partition))
+	return nil
+}
+
+// commitTimeout bounds the last commit.
+const commitTimeout = 2 * time.Second
+
+// Run projects until ctx is done, and then commits once more. The client must
+// have Opts.
+func (p *Projector) Run(ctx context.Context, cl *kgo.Client) error {
+	p.client <- cl
+	defer func() { <-p.client }()
+	next := time.Now().Add(p.p.Check)
+	for ctx.Err() == nil {
+		until, cancel := context.WithDeadline(ctx, next)
+		fetches := cl.PollRecords(until, p.p.Poll)
+		cancel()
+		fetches.EachError(func(_ string, partition int32, err error) {
+			if until.Err() == nil {
+				p.log.Warn("fetch results", "partition", partition, "err", err)
+			}
+		})
+		p.applyAll(ctx, cl, fetches)
+		if now := time.Now(); !now.Before(next) {
+			p.check(ctx, cl)
+			p.commit(ctx, cl)
+			next = now.Add(p.p.Check)
+		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	cl.CommitOffsetsSync(last, p.positions(), func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+		if err != nil {
+			p.log.Debug("commit results", "err", err)
+		}
+	})
+	return nil
+}
+
+func (p *Projector) applyAll(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) {
+	var g errgroup.Group
+	g.SetLimit(p.p.Parallel)
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+		if len(f.Records) > 0 {
+			g.Go(func() error { p.apply(ctx, cl, f.Partition, f.Records, f.HighWatermark); return nil })
+		}
+	})
+	_ = g.Wait() // apply handles its own errors
+}
+
+// check compares Redis with where we stand, so that a Redis that lost its data
+// is noticed although no result comes in.
+func (p *Projector) check(ctx context.Context, cl *kgo.Client) {
+	partitions := p.partitions()
+	if len(partitions) == 0 {
+		return
+	}
+	known, err := p.store.Projections(ctx, partitions)
+	if err != nil {
+		p.log.Debug("check projection", "err", err)
+		return
+	}
+	for i, partition := range partitions {
+		position, owned := p.position(partition)
+		if owned && (!known[i].Known || known[i].Next != position) {
+			p.settle(ctx, cl, partition)
+		}
+	}
+}
+
+// settle goes to where Redis stands.
+func (p *Projector) settle(ctx context.Context, cl *kgo.Client, partition int32) {
+	b, err := listBounds(ctx, cl)
+	if err != nil {
+		p.log.Warn("find ends of results", "err", err)
+		return
+	}
+	places, err := p.place(ctx, []int32{partition}, b)
+	if err != nil {
+		p.log.Warn("place projector", "partition", partition, "err", err)
+		return
+	}
+	at := places[partition]
+	if start := b.start(partition); at < start {
+		p.skip(ctx, partition, at, start)
+		at = start
+	}
+	p.move(partition, at)
+	cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic.Results: {partition: {Epoch: -1, Offset: at}}})
+}
+
+// skip takes Redis over records that retention has deleted.
+func (p *Projector) skip(ctx context.Context, partition int32, from, to int64) {
+	p.log.Error("results were deleted before they were read: raise the retention of the topic", "topic", topic.Results,
+		"partition", partition, "offset", from, "records", to-from)
+	if err := p.store.Apply(ctx, partition, from, to, nil); err != nil {
+		p.log.Warn("skip deleted results", "partition", partition, "err", err)
+	}
+}
+
+func (p *Projector) commit(ctx context.Context, cl *kgo.Client) {
+	p.mu.Lock()
+	changed := p.changed
+	p.changed = false
+	p.mu.Unlock()
+	if !changed {
+		return
+	}
+	cl.CommitOffsets(ctx, p.positions(), nil) // for monitors; a failure is made good by the next
+}
+
+func (p *Projector) positions() map[string]map[int32]kgo.EpochOffset {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := make(map[int32]kgo.EpochOffset, len(p.owned))
+	for partition, offset := range p.owned {
+		at[partition] = kgo.EpochOffset{Epoch: -1, Offset: offset}
+	}
+	return map[string]map[int32]kgo.EpochOffset{topic.Results: at}
+}
+
+func (p *Projector) partitions() []int32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Keys(p.owned))
+}
+
+func (p *Projector) position(partition int32) (at int64, owned bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, owned = p.owned[partition]
+	return at, owned
+}
+
+// move notes how far an owned partition has come.
+func (p *Projector) move(partition int32, to int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, owned := p.owned[partition]; owned {
+		p.owned[partition], p.changed = to, true
+	}
+}
