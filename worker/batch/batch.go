@@ -58,8 +58,6 @@ type Batch[T any] struct {
 	Reason Reason
 	Waited time.Duration // of its first item
 
-	solo    bool
-	cut     time.Time
-	load    float64 // the group's busy integral when it was cut, in call-seconds
-	crowded bool    // it took the last place that the group's learned limit leaves
+	solo bool
+	run  run
 }

@@ -34,10 +34,11 @@ type group[T any] struct {
 type line[T any] struct {
 	key   string
 	items []entry[T]
-	rate  rate
+	gaps  gaps
 	curve Curve
 	used  time.Time
-	held  bool // it was kept back for company
+	held  bool      // it is kept back for company
+	until time.Time // at most
 }
 
 type entry[T any] struct {
@@ -80,7 +81,8 @@ func (b *Batcher[T]) Add(it Item[T], now time.Time) {
 		return
 	}
 	l := g.line(it.Key, now)
-	l.rate.arrive(now)
+	l.gaps.arrive(now)
+	l.held = false
 	l.items = append(l.items, e)
 }
 
@@ -176,7 +178,6 @@ func (b *Batcher[T]) choose(g *group[T], now time.Time) (best *line[T], chosen v
 		}
 		v := b.judge(g, l, now)
 		if v.wait {
-			l.held = true
 			if b.due.IsZero() || v.until.Before(b.due) {
 				b.due = v.until
 			}
@@ -206,12 +207,12 @@ func (b *Batcher[T]) alone(g *group[T], now time.Time) Batch[T] {
 	}
 	return Batch[T]{
 		Group: g.name, Key: e.Key, Items: []T{e.Value}, Tokens: e.Tokens,
-		Reason: reason, Waited: now.Sub(e.at), solo: true, cut: now,
+		Reason: reason, Waited: now.Sub(e.at), solo: true,
 	}
 }
 
 func (b *Batcher[T]) cut(g *group[T], l *line[T], v verdict, now time.Time) Batch[T] {
-	out := Batch[T]{Group: g.name, Key: l.key, Reason: v.reason, Waited: now.Sub(l.items[0].at), cut: now}
+	out := Batch[T]{Group: g.name, Key: l.key, Reason: v.reason, Waited: now.Sub(l.items[0].at), run: g.side.start(now, v.reason == Full)}
 	out.Items = make([]T, v.n)
 	for i := range out.Items {
 		out.Items[i] = l.items[i].Value
@@ -220,7 +221,6 @@ func (b *Batcher[T]) cut(g *group[T], l *line[T], v verdict, now time.Time) Batc
 	l.items = pop(l.items, v.n)
 	l.used, l.held = now, false
 	b.waits -= v.n
-	out.load, out.crowded = g.side.start(now)
 	return out
 }
 
@@ -240,29 +240,31 @@ func (b *Batcher[T]) Done(batch Batch[T], now time.Time, ok bool) {
 	if batch.solo || g == nil {
 		return
 	}
-	others := g.side.end(now, batch.cut, batch.load)
-	if !ok {
-		return
+	others := g.side.end(now, batch.run)
+	if ok {
+		g.learn(batch.Key, len(batch.Items), now.Sub(batch.run.began), others, batch.run)
 	}
-	l, known := g.lines[batch.Key]
-	n, took := len(batch.Items), now.Sub(batch.cut)
-	curve := &g.curve
-	if known && l.curve.Known() {
-		curve = &l.curve
-	}
-	ratio := 1.0
-	if cost := curve.Cost(n); curve.Known() && cost > 0 {
-		ratio = took.Seconds() / cost.Seconds()
-	} else if others >= aloneBelow {
-		return // nothing to compare it with
-	}
-	g.side.learn(ratio, curve.noise(n), others, batch.crowded)
-	if others < aloneBelow || ratio < unharmed {
+}
+
+func (g *group[T]) learn(key string, n int, took time.Duration, others float64, r run) {
+	l, known := g.lines[key]
+	if others < aloneBelow {
+		g.side.alone()
 		g.curve.Observe(n, took)
 		if known {
 			l.curve.Observe(n, took)
 		}
 	}
+	curve := &g.curve
+	if known {
+		curve = g.curveOf(l)
+	}
+	cost := curve.Cost(n)
+	if !curve.Covers(n) || cost <= 0 { // nothing to compare it with
+		g.side.calibrate = others >= aloneBelow
+		return
+	}
+	g.side.learn(took.Seconds()/cost.Seconds(), curve.noise(n), others, r)
 }
 
 // Remove takes out the waiting tasks that match, and returns how many went.

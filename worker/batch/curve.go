@@ -14,6 +14,7 @@ type Curve struct {
 	p          [3]float64
 	scale      float64 // typical residual, seconds
 	seen       int
+	most       int // items of the largest call seen
 }
 
 const (
@@ -37,6 +38,7 @@ func (c *Curve) Observe(n int, took time.Duration) {
 	x := float64(n)
 	residual := c.clip(took.Seconds() - (c.base + c.item*x))
 	c.seen++
+	c.most = max(c.most, n)
 	// Gain k = P·(1 x)ᵀ / (forget + (1 x)·P·(1 x)ᵀ); P is symmetric: [p0 p1; p1 p2].
 	u, v := c.p[0]+c.p[1]*x, c.p[1]+c.p[2]*x
 	d := forget + u + v*x
@@ -68,6 +70,9 @@ func (c *Curve) clip(residual float64) float64 {
 
 // Known reports whether the curve has seen enough to be believed.
 func (c *Curve) Known() bool { return c.seen >= warm }
+
+// Covers reports whether calls of n items are near enough to those it has seen.
+func (c *Curve) Covers(n int) bool { return c.Known() && 2*n <= 3*c.most+2 }
 
 // Cost returns what a call of n items is expected to take.
 func (c *Curve) Cost(n int) time.Duration {

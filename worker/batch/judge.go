@@ -31,6 +31,7 @@ func (b *Batcher[T]) judge(g *group[T], l *line[T], now time.Time) verdict {
 	if !now.Before(until) {
 		return verdict{n: n, reason: l.waited()}
 	}
+	l.held = true
 	if !hurry.IsZero() && hurry.Before(until) {
 		until = hurry
 	}
@@ -92,27 +93,22 @@ func (b *Batcher[T]) hurry(l *line[T], n int, curve *Curve) time.Time {
 	return tightest.Add(-curve.Cost(n) - b.p.Margin)
 }
 
-// company says whether it is worth waiting for one more item, and until when at
-// most.
-//
-// With a mean gap g between arrivals, the next item saves base − g by sharing
-// this call instead of waiting for it and paying for its own; each of the n
-// that wait now loses g and the item's own cost. One step ahead is enough: the
-// question is asked again when the item is here.
+// company says whether it is worth waiting for one more item, and until when.
+// One step ahead is enough: the question is asked again when it is here.
 func (b *Batcher[T]) company(l *line[T], n int, curve *Curve, now time.Time) (until time.Time, worth bool) {
-	perSecond := l.rate.now(l.rate.at)
-	if !curve.Known() || b.p.MaxDelay < 0 || perSecond <= 0 {
+	if l.held { // decided already, and nobody came since
+		return l.until, true
+	}
+	if !curve.Known() || b.p.MaxDelay < 0 || l.gaps.n < enoughGaps || curve.Base() <= float64(n)*curve.Item() {
 		return time.Time{}, false
 	}
-	gap := 1 / perSecond
-	if curve.Base()-gap <= float64(n)*(gap+curve.Item()) {
+	wait := patience(l.gaps.left(now.Sub(l.gaps.last)), n, curve.Base(), curve.Item())
+	if wait <= 0 {
 		return time.Time{}, false
 	}
-	// Arrivals that do not come are not waited for: twice the gap is patience
-	// enough, and the ceiling holds whatever was learned.
-	until = l.items[0].at.Add(b.p.MaxDelay)
-	if patience := l.rate.at.Add(seconds(2 * gap)); patience.Before(until) {
-		until = patience
+	l.until = now.Add(wait)
+	if ceiling := l.items[0].at.Add(b.p.MaxDelay); ceiling.Before(l.until) {
+		l.until = ceiling
 	}
-	return until, true
+	return l.until, true
 }
