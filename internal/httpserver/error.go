@@ -79,11 +79,20 @@ func ErrorFormat(w ErrorWriter) echo.MiddlewareFunc {
 
 // OK answers with data in the native envelope.
 func OK(c echo.Context, status int, data any) error {
-	var raw bytes.Buffer
-	if err := encode(&raw, data); err != nil {
+	var out bytes.Buffer // encoded before the head is sent, so that a failure can still be told
+	if err := encode(&out, success{Message: "ok", Data: data, RequestID: RequestID(c)}); err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	return writeJSON(c, status, api.Envelope{Message: "ok", Data: raw.Bytes(), RequestID: RequestID(c)})
+	return c.Blob(status, echo.MIMEApplicationJSON, out.Bytes())
+}
+
+// success is api.Envelope with its data not encoded yet: encoding it on its own
+// first would copy and scan it twice more.
+type success struct {
+	Code      int    `json:"code"`
+	Message   string `json:"message"`
+	Data      any    `json:"data"`
+	RequestID string `json:"request_id"`
 }
 
 // AsError turns whatever a handler returned into an Error: an *Error or a
