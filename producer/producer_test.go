@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -25,6 +27,7 @@ import (
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
@@ -232,6 +235,53 @@ func TestSubmitsGoOnWithRedisDown(t *testing.T) {
 	}
 	if end, err := wire.DecodeTerminal(tasktopic.FromKgo(ends[0])); err != nil || end.Status != task.Cancelled || end.Generation != nil {
 		t.Errorf("%+v %v", end, err)
+	}
+}
+
+func TestAHungRedisCostsOneSubmitItsTimeout(t *testing.T) {
+	hung, err := net.Listen("tcp", "127.0.0.1:0") // accepts in the kernel, and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hung.Close()
+	b := setup(t, func(c *producer.Config, _ *producer.Deps) {
+		c.Redis.URL = config.Secret("redis://" + hung.Addr().String())
+	})
+	began := time.Now()
+	first := b.accepted(b.post("/v1/inference", hello, "Idempotency-Key", "k-1"))
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("the first submit took %s", took)
+	}
+	began = time.Now()
+	for range 20 {
+		if again := b.accepted(b.post("/v1/inference", hello, "Idempotency-Key", "k-1")); again != first {
+			t.Errorf("%+v, then %+v", first, again)
+		}
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("20 more took %s: they waited for a Redis that is known to hang", took)
+	}
+}
+
+func TestSettingsHaveOneName(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{
+		"PENSTOCK_ID_SECRET": "a secret of our own", "PENSTOCK_ID_SECRET_RETIRED": "3:the secret before it", "PENSTOCK_LISTEN": "127.0.0.1:1",
+		"PENSTOCK_KAFKA_BROKERS": "a:1,b:2", "PENSTOCK_MAX_TASK_AGE": "1h", "PENSTOCK_IN_FLIGHT_BYTES": "1MiB",
+	}
+	var help bytes.Buffer
+	proc := lifecycle.Proc{Args: []string{"--tasks-per-second", "2.5"}, Getenv: func(k string) string { return env[k] }, Stdout: &help}
+	c, err := producer.ParseConfig(proc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ID.Reveal() != "a secret of our own" || len(c.Retired) != 1 || c.Listen != "127.0.0.1:1" || len(c.Kafka.Brokers) != 2 ||
+		c.MaxTaskAge != time.Hour || c.InFlightBytes != 1<<20 || c.TasksPerSecond != 2.5 {
+		t.Errorf("%+v", c)
+	}
+	proc.Args = []string{"--help"}
+	if _, err := producer.ParseConfig(proc); !errors.Is(err, flag.ErrHelp) || !strings.Contains(help.String(), "--auth-keys-file") || strings.Contains(help.String(), "secret of our own") {
+		t.Errorf("%v\n%s", err, help.String())
 	}
 }
 

@@ -280,3 +280,28 @@ func dropped(t *testing.T, b bundle) int {
 	t.Fatal("no such metric")
 	return 0
 }
+
+func TestAnIDTwoBucketsOldIsFoundButNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	for _, published := range []bool{true, false} {
+		t.Run(fmt.Sprintf("published %t", published), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t)
+				time.Sleep(time.Until(time.Now().Truncate(task.Bucket).Add(task.Bucket - time.Hour)))
+				first, err := b.intake.Accept(t.Context(), keyed(`{}`))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !published {
+					clear(b.memory.known)
+				}
+				time.Sleep(26 * time.Hour)
+				again, err := b.intake.Accept(t.Context(), keyed(`{}`))
+				if err != nil || (again.ID == first.ID) != published || again.Repeat != published {
+					t.Errorf("got %+v, %v after %+v", again, err, first)
+				}
+			})
+		})
+	}
+}

@@ -40,11 +40,14 @@ func (in *Intake) recall(ctx context.Context, d *draft) (known bool, err error) 
 
 // published looks for the task under the id the key had at first, then under
 // those of this bucket and the one before. A task that is found gives the draft
-// its id. A key that is known but whose task is not keeps its first id.
+// its id. A key that is known but whose task is not keeps its first id, unless
+// that is two buckets old: a new task would outlive what such an id promises.
 func (in *Intake) published(ctx context.Context, d *draft, seen task.ID) bool {
 	candidates := []task.ID{d.task.ID, d.earlier}
 	if seen != "" {
 		candidates = []task.ID{seen, d.task.ID, d.earlier}
+	}
+	if seen == d.earlier {
 		d.task.ID = seen
 	}
 	var known []bool
