@@ -2,7 +2,9 @@ package follow
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
@@ -38,12 +40,15 @@ func (c *Cursor) Close() { c.s.Close() }
 
 // Wait waits for the end of a task and returns the winning terminal and its
 // generation. Ctx bounds the wait: its error is returned if nothing has ended
-// by then.
+// by then. A result past its time to live is ErrExpired.
 func (f *Follower) Wait(ctx context.Context, id task.ID) (*terminal.Terminal, uint8, error) {
 	s := &Stream{f: f, wake: make(chan struct{}, 1)}
 	defer s.Close()
 	s.start([]*watch{{id: id, stream: s, ends: true}})
 	it, err := s.Next(ctx)
+	if errors.Is(err, io.EOF) {
+		err = ErrExpired
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("wait for task %s: %w", id, err)
 	}

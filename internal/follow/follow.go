@@ -34,6 +34,9 @@ import (
 var (
 	ErrSlow = errors.New("watcher is too slow: resume after the last event")
 	ErrIdle = errors.New("no event yet")
+
+	// ErrExpired is what Wait returns for a result past its time to live.
+	ErrExpired = errors.New("the task's result has expired")
 )
 
 // Params are the developer's choices; zero values are the defaults.

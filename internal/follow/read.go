@@ -153,6 +153,9 @@ func (s *Stream) readTerminals(ctx context.Context, watches []*watch) error {
 	}
 	for i, w := range watches {
 		if terminals[i] == nil {
+			if !states[i].Open() {
+				s.finish(w) // the result is past its time to live
+			}
 			continue
 		}
 		e, err := eventlog.EntryOf(event.OfTerminal(terminals[i], states[i].Generation))

@@ -77,6 +77,19 @@ func (t *tail) observe(r *terminal.Terminal, offset int64) (st terminal.State, w
 	return st, won, !t.since.IsZero() && r.TaskID.Time().After(t.since)
 }
 
+// Covers reports whether the tail alone will bring a task's terminal: it is
+// younger than the tail, nothing of it is forgotten, and it has not ended yet.
+func (f *Follower) Covers(id task.ID) bool {
+	t := f.tail
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st, known := t.young[id]
+	if !known {
+		st = t.old[id]
+	}
+	return st.Open() && !t.since.IsZero() && id.Time().After(t.since)
+}
+
 // turn forgets the older half. What is forgotten may have ended already, so
 // tasks no younger than it are no longer known in full.
 func (t *tail) turn() {

@@ -144,6 +144,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("lists are whole, ordered and paged", func(t *testing.T) { lists(t, open) })
 	t.Run("lists filter and forget what is gone", func(t *testing.T) { filters(t, open) })
 	t.Run("an idempotency key remembers what came first", func(t *testing.T) { remembers(t, open) })
+	t.Run("a brief tells open, ended, expired and unknown apart", func(t *testing.T) { briefly(t, open) })
 	t.Run("a cancel is signalled", func(t *testing.T) { cancels(t, open) })
 }
 
@@ -587,6 +588,32 @@ func cancels(t *testing.T, open Open) {
 			if err := b.store.SignalCancel(t.Context(), id); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+func briefly(t *testing.T, open Open) {
+	b := setup(t, open, taskstore.Params{Partitions: only})
+	open1, ended, expired, unknown := b.id(), b.id(), b.id(), b.id()
+	if err := b.store.Hint(t.Context(), []taskstore.Hint{{ID: open1, Tenant: tenant, Status: task.Queued}}); err != nil {
+		t.Fatal(err)
+	}
+	b.apply(t, 0, b.ended(ended, task.Succeeded, 0), b.ended(expired, task.Failed, 0))
+	if err := b.rdb.Del(t.Context(), rediskey.Result(0, expired)).Err(); err != nil {
+		t.Fatal(err) // as its time to live does
+	}
+	got, err := b.store.Briefs(t.Context(), []task.ID{open1, ended, expired, unknown})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []taskstore.Brief{
+		{Known: true, CaughtUp: true},
+		{Known: true, Ended: true, CaughtUp: true, State: terminal.State{Status: task.Succeeded}},
+		{Known: true, CaughtUp: true, State: terminal.State{Status: task.Failed, Offset: 1}},
+		{CaughtUp: true},
+	} {
+		if got[i] != want {
+			t.Errorf("task %d: %+v, want %+v", i, got[i], want)
 		}
 	}
 }
