@@ -35,6 +35,17 @@ func Together(ctx context.Context, items []Item) (together context.Context, stop
 	}
 }
 
+// Left answers each item whose own context ended before the call did with that
+// context's fault: its caller waits no longer. A call's only item keeps what it
+// has, if that is a success.
+func Left(items []Item, outs []Outcome, name string) {
+	for i, it := range items {
+		if it.Ctx != nil && it.Ctx.Err() != nil && (outs[i].Err != nil || len(items) > 1) {
+			outs[i] = Outcome{Err: Ended(it.Ctx, name)}
+		}
+	}
+}
+
 // Ended turns the end of a context into a fault. A cause that is a fault
 // already, from whoever ended it, is kept; a deadline is a timeout, and anything
 // else a cancellation.

@@ -62,7 +62,7 @@ func New(p Params) (*Backend, error) {
 
 // Join implements backend.Backend: tasks of one model share a call.
 func (b *Backend) Join(t *task.Task) (string, int) {
-	params, err := json.Marshal(t.Params) // map keys come out sorted
+	params, err := json.Marshal(backend.Allowed(t)) // map keys come out sorted
 	if err != nil {
 		return string(t.ID), 1
 	}
@@ -81,17 +81,27 @@ func (b *Backend) Run(ctx context.Context, items []backend.Item) []backend.Outco
 	}
 	out := make([]backend.Outcome, len(items))
 	for i, v := range outputs {
-		out[i].Output = &task.Output{Value: v, FinishReason: "stop"}
-		var text string
-		if json.Unmarshal(v, &text) == nil {
-			out[i].Output.Text = text
-		}
+		out[i].Output = outputOf(v, items[i].Emit)
+	}
+	backend.Left(items, out, b.p.Name)
+	return out
+}
+
+// outputOf keeps an output as it is, and as text if it is one: whoever listens
+// hears that in one piece.
+func outputOf(v json.RawMessage, emit func(backend.Piece)) *task.Output {
+	out := &task.Output{Value: v, FinishReason: "stop"}
+	if json.Unmarshal(v, &out.Text) != nil {
+		out.Text = ""
+	}
+	if emit != nil && out.Text != "" {
+		emit(backend.Piece{Text: out.Text})
 	}
 	return out
 }
 
 func (b *Backend) call(ctx context.Context, items []backend.Item) ([]json.RawMessage, error) {
-	body, err := json.Marshal(request{items[0].Task.Model, items[0].Task.Params, inputs(items)})
+	body, err := json.Marshal(request{items[0].Task.Model, backend.Allowed(items[0].Task), inputs(items)})
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}

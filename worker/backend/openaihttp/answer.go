@@ -30,7 +30,20 @@ type choice struct {
 type said struct {
 	Content   string     `json:"content"` // null reads as empty
 	ToolCalls []toolCall `json:"tool_calls"`
+	Refusal   string     `json:"refusal"`
+	Reasoning string     `json:"reasoning"`         // vLLM's newer name
+	Thoughts  string     `json:"reasoning_content"` // everybody else's
 }
+
+func (s said) reasoning() string {
+	if s.Thoughts != "" {
+		return s.Thoughts
+	}
+	return s.Reasoning
+}
+
+// more reports whether the message has more than its content.
+func (s said) more() bool { return len(s.ToolCalls) > 0 || s.Refusal != "" || s.reasoning() != "" }
 
 type toolCall struct {
 	Index    int    `json:"index"`
@@ -65,7 +78,7 @@ func (c choice) text() string {
 // text alone would lose something.
 func (c choice) output(raw json.RawMessage) *task.Output {
 	out := &task.Output{Text: c.text(), FinishReason: c.FinishReason}
-	if c.Message != nil && len(c.Message.ToolCalls) > 0 || len(c.LogProbs) > 0 && string(c.LogProbs) != "null" {
+	if c.Message != nil && c.Message.more() || len(c.LogProbs) > 0 && string(c.LogProbs) != "null" {
 		out.Choices = mustJSON([]json.RawMessage{raw})
 	}
 	return out
@@ -73,7 +86,7 @@ func (c choice) output(raw json.RawMessage) *task.Output {
 
 // output of an answer that belongs to one task.
 func (a answer) output(t *task.Task) (*task.Output, error) {
-	want := max(t.Params.Int("n", 1), 1) * max(len(t.Payload.Inputs), 1)
+	want := choicesOf(t)
 	if len(a.Choices) != want {
 		return nil, fmt.Errorf("%d choices, want %d", len(a.Choices), want)
 	}

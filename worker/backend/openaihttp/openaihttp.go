@@ -30,6 +30,7 @@ type Params struct {
 	FirstByte time.Duration // until an answer or a stream's first event; default 2 min
 	Idle      time.Duration // between a stream's events; default 30 s
 	MaxAnswer int64         // bytes of an answer; default 32 MiB
+	MediaURLs bool          // the engine may fetch media from URLs that callers name
 	Transport http.RoundTripper
 }
 
@@ -61,6 +62,7 @@ func New(p Params) (*Backend, error) {
 	if p.Transport == nil {
 		p.Transport = &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+			TLSHandshakeTimeout: 5 * time.Second,
 			MaxIdleConnsPerHost: 64,
 			IdleConnTimeout:     90 * time.Second,
 			DisableCompression:  true, // an answer must not unpack to more than was counted
@@ -71,35 +73,58 @@ func New(p Params) (*Backend, error) {
 	return &Backend{p: p, base: base, client: &http.Client{Transport: p.Transport, CheckRedirect: noRedirect}}, nil
 }
 
-// Join implements backend.Backend.
+// Join implements backend.Backend. Plain completions of one prompt, and
+// embeddings, share a call with others of the same model and parameters; an
+// embedding of many inputs with fewer others, so that the call stays within
+// MaxBatch.
 func (b *Backend) Join(t *task.Task) (string, int) {
-	alone := t.Kind == task.Chat || t.Stream && t.Kind != task.Embedding || t.Params.Int("n", 1) != 1 || t.Params.Int("best_of", 1) != 1
-	if t.Kind == task.Completion && t.Payload.Inputs != nil {
-		alone = true // is a prompt array already
+	most := b.p.MaxBatch
+	switch t.Kind {
+	case task.Embedding:
+		size := 1 // inputs, rounded up to a power of two: near sizes share a key
+		for size < len(t.Payload.Inputs) {
+			size *= 2
+		}
+		most /= size
+	case task.Completion:
+		if t.Stream || t.Payload.Inputs != nil || t.Params.Int("n", 1) != 1 || t.Params.Int("best_of", 1) != 1 {
+			most = 1
+		}
+	default:
+		most = 1
 	}
-	if alone {
+	if most <= 1 {
 		return string(t.ID), 1
 	}
 	var key strings.Builder
-	key.WriteString(t.Model + "\x00" + string(t.Kind))
-	params := allowed(t)
+	fmt.Fprintf(&key, "%s\x00%s\x00%d", t.Model, t.Kind, most)
+	params := backend.Allowed(t)
 	for _, name := range slices.Sorted(maps.Keys(params)) {
 		key.WriteString("\x00" + name + "\x00" + string(params[name]))
 	}
-	return key.String(), b.p.MaxBatch
+	return key.String(), most
 }
 
 // Run implements backend.Backend.
 func (b *Backend) Run(ctx context.Context, items []backend.Item) []backend.Outcome {
 	ctx, stop := backend.Together(ctx, items)
 	defer stop()
+	outs := b.run(ctx, items)
+	backend.Left(items, outs, b.p.Name)
+	return outs
+}
+
+func (b *Backend) run(ctx context.Context, items []backend.Item) []backend.Outcome {
 	first := items[0].Task
+	if err := backend.RefuseURLs(first.Payload.Messages); err != nil && !b.p.MediaURLs {
+		return backend.Fail(len(items), err)
+	}
 	switch {
 	case first.Kind == task.Embedding:
 		return b.embed(ctx, items)
 	case len(items) == 1 && items[0].Emit != nil && first.Stream:
 		return []backend.Outcome{b.stream(ctx, items[0])}
-	case first.Kind == task.Chat, first.Payload.Inputs != nil:
+	case first.Kind == task.Chat, first.Payload.Inputs != nil, first.Params.Int("n", 1) != 1:
 		return b.single(ctx, items)
 	default:
 		return b.complete(ctx, items)
@@ -174,7 +199,7 @@ func shareUsage(outs []backend.Outcome, total *task.Usage) {
 	}
 }
 
-// embed asks for the embeddings of all items by one input array.
+// embed asks for the embeddings of all items by input arrays.
 func (b *Backend) embed(ctx context.Context, items []backend.Item) []backend.Outcome {
 	var inputs []json.RawMessage
 	counts := make([]int, len(items))
@@ -186,21 +211,51 @@ func (b *Backend) embed(ctx context.Context, items []backend.Item) []backend.Out
 		counts[i] = len(own)
 		inputs = append(inputs, own...)
 	}
-	var ans answer
-	if err := b.call(ctx, items, body(items[0].Task, inputs), &ans); err != nil {
-		return backend.Fail(len(items), err)
-	}
-	vectors, err := ans.embeddings(len(inputs))
+	vectors, usage, err := b.vectors(ctx, items, inputs)
 	if err != nil {
-		return backend.Fail(len(items), backend.Nonsense(b.p.Name, err))
+		return backend.Fail(len(items), err)
 	}
 	outs := make([]backend.Outcome, len(items))
 	for i, n := range counts {
 		outs[i].Output = &task.Output{Embeddings: mustJSON(vectors[:n])}
 		vectors = vectors[n:]
 	}
-	shareUsage(outs, ans.Usage)
+	shareUsage(outs, usage)
 	return outs
+}
+
+// vectors embeds inputs, at most MaxBatch in one call: engines refuse more, and
+// a caller may send thousands.
+func (b *Backend) vectors(ctx context.Context, items []backend.Item, inputs []json.RawMessage) ([]json.RawMessage, *task.Usage, error) {
+	out := make([]json.RawMessage, 0, len(inputs))
+	var usage *task.Usage
+	for part := range slices.Chunk(inputs, b.p.MaxBatch) {
+		var ans answer
+		if err := b.call(ctx, items, body(items[0].Task, part), &ans); err != nil {
+			return nil, nil, err
+		}
+		vectors, err := ans.embeddings(len(part))
+		if err != nil {
+			return nil, nil, backend.Nonsense(b.p.Name, err)
+		}
+		out = append(out, vectors...)
+		usage = plus(usage, ans.Usage)
+	}
+	return out, usage, nil
+}
+
+func plus(a, b *task.Usage) *task.Usage {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	return &task.Usage{
+		PromptTokens:     a.PromptTokens + b.PromptTokens,
+		CompletionTokens: a.CompletionTokens + b.CompletionTokens,
+		TotalTokens:      a.TotalTokens + b.TotalTokens,
+	}
 }
 
 // call posts a body and decodes the answer, or says what went wrong.

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock/penstock/schema/task"
@@ -34,7 +36,7 @@ func (b *Backend) stream(ctx context.Context, item backend.Item) backend.Outcome
 	if media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); media != "text/event-stream" {
 		return backend.Outcome{Err: backend.Nonsense(b.p.Name, fmt.Errorf("media type %q for a stream", media))}
 	}
-	got := gathered{emit: item.Emit, began: began}
+	got := gathered{emit: item.Emit, began: began, want: choicesOf(item.Task)}
 	err = b.read(watch, resp.Body, &got)
 	if got.complete() {
 		err = nil // what breaks after the end breaks nothing
@@ -42,7 +44,7 @@ func (b *Backend) stream(ctx context.Context, item backend.Item) backend.Outcome
 	if err != nil {
 		return backend.Outcome{Err: err, FirstToken: got.firstToken}
 	}
-	return backend.Outcome{Output: got.output(), Usage: got.usage, FirstToken: got.firstToken}
+	return backend.Outcome{Output: got.output(item.Task.Kind), Usage: got.usage, FirstToken: got.firstToken}
 }
 
 // read passes the events of a stream to got until its end.
@@ -71,8 +73,8 @@ func (b *Backend) read(watch *watchdog, from io.Reader, got *gathered) error {
 		if err := got.add(ans); err != nil {
 			return backend.Nonsense(b.p.Name, err)
 		}
-		if got.complete() && got.usage != nil {
-			return nil
+		if got.complete() && ans.Usage != nil && len(ans.Choices) == 0 {
+			return nil // the last event but [DONE]
 		}
 	}
 }
@@ -83,17 +85,30 @@ type gathered struct {
 	began      time.Time
 	firstToken time.Duration
 	usage      *task.Usage
-	choices    []grown
+	want       int // choices
+	choices    []*grown
 }
 
 type grown struct {
-	text   strings.Builder
-	finish string
-	tools  []toolCall
+	text      strings.Builder
+	reasoning strings.Builder
+	refusal   strings.Builder
+	finish    string
+	tools     []toolCall
 }
 
-// maxChoices bounds the choices of one stream.
-const maxChoices = 128
+// choicesOf is how many choices a task's answer has.
+func choicesOf(t *task.Task) int {
+	return min(maxChoices, max(t.Params.Int("n", 1), 1)*max(len(t.Payload.Inputs), 1))
+}
+
+const (
+	// maxChoices bounds the choices of one stream: n is at most 128 in the
+	// protocol, and a prompt array has at most 2048.
+	maxChoices = 128 * 2048
+	// maxTools bounds the tool calls of one choice.
+	maxTools = 128
+)
 
 func (g *gathered) add(ans answer) error {
 	if ans.Usage != nil {
@@ -104,18 +119,20 @@ func (g *gathered) add(ans answer) error {
 		if err != nil {
 			return err
 		}
-		if c.Index < 0 || c.Index >= maxChoices {
-			return fmt.Errorf("choice index %d", c.Index)
+		if c.Index < 0 || c.Index >= g.want {
+			return fmt.Errorf("choice index %d of %d", c.Index, g.want)
 		}
 		for len(g.choices) <= c.Index {
-			g.choices = append(g.choices, grown{})
+			g.choices = append(g.choices, &grown{})
 		}
-		to := &g.choices[c.Index]
+		to := g.choices[c.Index]
 		if c.FinishReason != "" {
 			to.finish = c.FinishReason
 		}
 		if c.Delta != nil {
 			to.addTools(c.Delta.ToolCalls)
+			to.reasoning.WriteString(c.Delta.reasoning())
+			to.refusal.WriteString(c.Delta.Refusal)
 		}
 		if text := c.text(); text != "" {
 			if g.firstToken == 0 {
@@ -131,7 +148,7 @@ func (g *gathered) add(ans answer) error {
 // addTools joins the pieces of tool calls by their index.
 func (c *grown) addTools(pieces []toolCall) {
 	for _, p := range pieces {
-		if p.Index < 0 || p.Index >= maxChoices {
+		if p.Index < 0 || p.Index >= maxTools {
 			continue
 		}
 		for len(c.tools) <= p.Index {
@@ -154,30 +171,43 @@ func (g *gathered) complete() bool {
 			return false
 		}
 	}
-	return len(g.choices) > 0
+	return len(g.choices) == g.want
 }
 
-func (g *gathered) output() *task.Output {
-	out := &task.Output{Text: g.choices[0].text.String(), FinishReason: g.choices[0].finish}
-	if len(g.choices) == 1 && g.choices[0].tools == nil {
+// output of a stream; the choices are put together where the text alone would
+// lose something.
+func (g *gathered) output(k task.Kind) *task.Output {
+	first := g.choices[0]
+	out := &task.Output{Text: first.text.String(), FinishReason: first.finish}
+	if len(g.choices) == 1 && first.tools == nil && first.reasoning.Len()+first.refusal.Len() == 0 {
 		return out
 	}
-	type message struct {
-		Role      string     `json:"role"`
-		Content   string     `json:"content"`
-		ToolCalls []toolCall `json:"tool_calls,omitempty"`
-	}
-	type full struct {
-		Index        int     `json:"index"`
-		Message      message `json:"message"`
-		FinishReason string  `json:"finish_reason"`
-	}
-	all := make([]full, len(g.choices))
+	all := make([]any, len(g.choices))
 	for i := range g.choices {
-		c := &g.choices[i]
-		all[i] = full{i, message{"assistant", c.text.String(), c.tools}, c.finish}
+		all[i] = g.choices[i].whole(i, k)
 	}
 	out.Choices = mustJSON(all)
+	return out
+}
+
+// whole is the choice as the protocol has it in an answer that is not streamed.
+func (c *grown) whole(index int, k task.Kind) map[string]any {
+	out := map[string]any{"index": index, "finish_reason": c.finish, "logprobs": nil}
+	if k != task.Chat {
+		out["text"] = c.text.String()
+		return out
+	}
+	message := map[string]any{"role": "assistant", "content": c.text.String()}
+	if c.tools != nil {
+		message["tool_calls"] = c.tools
+	}
+	if c.reasoning.Len() > 0 {
+		message["reasoning_content"] = c.reasoning.String()
+	}
+	if c.refusal.Len() > 0 {
+		message["refusal"] = c.refusal.String()
+	}
+	out["message"] = message
 	return out
 }
 
@@ -187,20 +217,32 @@ type watchdog struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
+	first  time.Duration
 	idle   time.Duration
+	came   atomic.Bool // something has come
 }
 
 func newWatchdog(ctx context.Context, p Params) *watchdog {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watchdog{ctx: ctx, cancel: cancel, idle: p.Idle}
+	w := &watchdog{ctx: ctx, cancel: cancel, first: p.FirstByte, idle: p.Idle}
 	w.timer = time.AfterFunc(p.FirstByte, func() {
-		cancel(backend.Silent(p.Name, p.Idle))
+		cancel(backend.Silent(p.Name, w.limit()))
 	})
 	return w
 }
 
 // pat tells the watchdog that something came.
-func (w *watchdog) pat() { w.timer.Reset(w.idle) }
+func (w *watchdog) pat() {
+	w.came.Store(true)
+	w.timer.Reset(w.idle)
+}
+
+func (w *watchdog) limit() time.Duration {
+	if w.came.Load() {
+		return w.idle
+	}
+	return w.first
+}
 
 func (w *watchdog) stop() {
 	w.timer.Stop()
@@ -211,7 +253,8 @@ func (w *watchdog) stop() {
 var errTooLong = errors.New("the stream is too long")
 
 // eventReader reads the data of server-sent events (WHATWG HTML, 9.2.6), as far
-// as engines use them: fields other than data are passed over.
+// as engines use them: fields other than data are passed over, but for `error`,
+// by which older llama.cpp servers tell of a failure.
 type eventReader struct {
 	r    *bufio.Reader
 	left int64 // bytes that may still come
@@ -233,6 +276,9 @@ func (e *eventReader) next() ([]byte, error) {
 			continue
 		}
 		value, ok := bytes.CutPrefix(line, []byte("data:"))
+		if failure, is := bytes.CutPrefix(line, []byte("error:")); is {
+			return slices.Concat([]byte(`{"error":`), failure, []byte(`}`)), nil
+		}
 		if !ok {
 			continue
 		}
