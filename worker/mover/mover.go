@@ -66,6 +66,9 @@ type Mover struct {
 	delay map[string]time.Duration // by topic
 	work  sync.WaitGroup           // burials
 
+	closing sync.Once
+	closed  error
+
 	mu   sync.Mutex
 	mail []*letter // handed over, not yet seen by the loop
 	wake chan struct{}
@@ -147,13 +150,22 @@ func (m *Mover) Run(ctx context.Context) error {
 	m.loop(polls)
 	wg.Wait()
 	m.work.Wait()
-	m.p.Metrics.Unregister(m.moved)
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := m.group.Close(end); err != nil {
+	if err := m.Close(context.WithoutCancel(ctx)); err != nil {
 		m.log.Warn("mover did not leave cleanly: some records are moved again", "err", err)
 	}
 	return pollErr
+}
+
+// Close commits and leaves the group. Only a Mover that is not run needs it; a
+// second call does nothing.
+func (m *Mover) Close(ctx context.Context) error {
+	m.closing.Do(func() {
+		m.p.Metrics.Unregister(m.moved)
+		end, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		m.closed = m.group.Close(end)
+	})
+	return m.closed
 }
 
 func (m *Mover) loop(ctx context.Context) {

@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/penstock/penstock/internal/config"
+	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/lifecycle"
+	"github.com/penstock/penstock/internal/redisclient"
+	"github.com/penstock/penstock/internal/telemetry"
+)
+
+// HTTPConfig and LogConfig give the embedded settings of Config names of their
+// own; in a file and on the command line they have no prefix.
+type (
+	HTTPConfig struct{ httpserver.Config }
+	LogConfig  struct{ telemetry.LogConfig }
+)
+
+// Config is the operator's.
+type Config struct {
+	HTTPConfig // drain_grace is also what running attempts have to finish
+	LogConfig
+	Kafka kafkaclient.Config `koanf:"kafka"`
+	Redis redisclient.Config `koanf:"redis"`
+
+	Catalog string   `koanf:"catalog" usage:"YAML file of models and pools, the same for producer and worker"`
+	Pools   []string `koanf:"pools" usage:"pools of the catalog that this worker serves, comma separated; empty: all"`
+	Name    string   `koanf:"worker_name" usage:"name of this worker in the history of attempts; default: the host's"`
+
+	Partitions  int32         `koanf:"partitions" usage:"partitions of each topic; that of penstock.results is fixed for life"`
+	Retention   time.Duration `koanf:"retention" usage:"how long the topics keep tasks and results"`
+	MaxTaskAge  time.Duration `koanf:"max_task_age" usage:"the furthest deadline a task may have; at most half of retention"`
+	ResultTTL   time.Duration `koanf:"result_ttl" usage:"how long results and token streams can be read"`
+	BufferBytes config.Bytes  `koanf:"buffer_bytes" usage:"records that may wait for Kafka"`
+
+	AttemptTimeout time.Duration `koanf:"attempt_timeout" usage:"longest one attempt may take"`
+	FirstToken     time.Duration `koanf:"first_token_timeout" usage:"longest wait for a stream's first token; 0: attempt_timeout"`
+	Idle           time.Duration `koanf:"idle_timeout" usage:"longest silence of a stream between two tokens"`
+	TokenEvery     time.Duration `koanf:"token_interval" usage:"how long tokens are gathered before they are written, 0 to 500ms"`
+
+	InFlightRecords int           `koanf:"in_flight_records" usage:"records of one pool that are taken and not settled"`
+	InFlightBytes   config.Bytes  `koanf:"in_flight_bytes" usage:"the same, in bytes"`
+	CommitInterval  time.Duration `koanf:"commit_interval" usage:"time between two commits"`
+
+	Mover      bool          `koanf:"mover" usage:"also take records out of the retry tiers; some worker must"`
+	Redrive    bool          `koanf:"redrive" usage:"also keep the dead-letter index and run redrive jobs; some worker must"`
+	AdminToken config.Secret `koanf:"admin_token" usage:"bearer token of the operator routes on admin_listen; empty: loopback only"`
+}
+
+// DefaultConfig is a worker beside a local Kafka and Redis.
+func DefaultConfig() Config {
+	c := Config{
+		HTTPConfig: HTTPConfig{httpserver.DefaultConfig()},
+		LogConfig:  LogConfig{telemetry.DefaultLogConfig()},
+		Kafka:      kafkaclient.DefaultConfig(),
+		Redis:      redisclient.DefaultConfig(),
+
+		Partitions:  12,
+		Retention:   72 * time.Hour,
+		MaxTaskAge:  36 * time.Hour,
+		ResultTTL:   24 * time.Hour,
+		BufferBytes: 64 << 20,
+
+		AttemptTimeout: 2 * time.Minute,
+		Idle:           30 * time.Second,
+		TokenEvery:     40 * time.Millisecond,
+
+		InFlightRecords: 8192,
+		InFlightBytes:   64 << 20,
+		CommitInterval:  time.Second,
+
+		Mover: true, Redrive: true,
+	}
+	c.Listen, c.AdminListen, c.DrainGrace = "127.0.0.1:8082", "127.0.0.1:8092", 25*time.Second
+	c.Kafka.ClientID = "penstock-worker"
+	c.Name, _ = os.Hostname() // only a label; empty is fine
+	return c
+}
+
+// ParseConfig reads file, environment and flags over the defaults.
+func ParseConfig(p lifecycle.Proc) (Config, error) {
+	c := DefaultConfig()
+	err := config.Load(&c, config.Source{
+		Name: "penstock-worker", About: "Runs inference tasks from Kafka on backends.",
+		Args: p.Args, Getenv: p.Getenv, Help: p.Stdout,
+	})
+	return c, err
+}
+
+// Validate returns every fault at once, by the name the operator typed.
+func (c *Config) Validate() error {
+	errs := []error{c.HTTPConfig.Validate()}
+	if err := c.Kafka.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("kafka_%w", err))
+	}
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	fault(c.Partitions < 1, "partitions: must be at least 1")
+	fault(c.MaxTaskAge <= 0 || c.MaxTaskAge > c.Retention/2, "max_task_age: must be above 0 and at most half of retention (%s)", c.Retention)
+	fault(c.ResultTTL <= 0, "result_ttl: must be above 0")
+	fault(c.BufferBytes < 1<<20, "buffer_bytes: must be at least 1MiB")
+	fault(c.AttemptTimeout <= 0, "attempt_timeout: must be above 0")
+	fault(c.FirstToken < 0, "first_token_timeout: must not be negative")
+	fault(c.Idle <= 0, "idle_timeout: must be above 0")
+	fault(c.TokenEvery < 0 || c.TokenEvery > 500*time.Millisecond, "token_interval: must be 0 to 500ms")
+	fault(c.InFlightRecords < 1, "in_flight_records: must be at least 1")
+	fault(c.InFlightBytes < 1<<20, "in_flight_bytes: must be at least 1MiB")
+	fault(c.CommitInterval <= 0, "commit_interval: must be above 0")
+	return errors.Join(errs...)
+}
