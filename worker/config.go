@@ -12,6 +12,7 @@ import (
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/telemetry"
+	"github.com/penstock/penstock/worker/retry"
 )
 
 // HTTPConfig and LogConfig give the embedded settings of Config names of their
@@ -43,6 +44,9 @@ type Config struct {
 	Idle           time.Duration `koanf:"idle_timeout" usage:"longest silence of a stream between two tokens"`
 	TokenEvery     time.Duration `koanf:"token_interval" usage:"how long tokens are gathered before they are written, 0 to 500ms"`
 
+	RetryBase time.Duration `koanf:"retry_base" usage:"longest wait after a task's first failed attempt; it doubles with each"`
+	RetryCap  time.Duration `koanf:"retry_cap" usage:"longest wait between two attempts"`
+
 	InFlightRecords int           `koanf:"in_flight_records" usage:"records of one pool that are taken and not settled"`
 	InFlightBytes   config.Bytes  `koanf:"in_flight_bytes" usage:"the same, in bytes"`
 	CommitInterval  time.Duration `koanf:"commit_interval" usage:"time between two commits"`
@@ -70,6 +74,9 @@ func DefaultConfig() Config {
 		Idle:           30 * time.Second,
 		TokenEvery:     40 * time.Millisecond,
 
+		RetryBase: retry.Default().Base,
+		RetryCap:  retry.Default().Cap,
+
 		InFlightRecords: 8192,
 		InFlightBytes:   64 << 20,
 		CommitInterval:  time.Second,
@@ -80,6 +87,13 @@ func DefaultConfig() Config {
 	c.Kafka.ClientID = "penstock-worker"
 	c.Name, _ = os.Hostname() // only a label; empty is fine
 	return c
+}
+
+// backoff is the policy of waits between attempts.
+func (c *Config) backoff() retry.Policy {
+	p := retry.Default()
+	p.Base, p.Cap = c.RetryBase, c.RetryCap
+	return p
 }
 
 // ParseConfig reads file, environment and flags over the defaults.
@@ -111,6 +125,7 @@ func (c *Config) Validate() error {
 	fault(c.FirstToken < 0, "first_token_timeout: must not be negative")
 	fault(c.Idle <= 0, "idle_timeout: must be above 0")
 	fault(c.TokenEvery < 0 || c.TokenEvery > 500*time.Millisecond, "token_interval: must be 0 to 500ms")
+	fault(c.RetryBase <= 0 || c.RetryCap < c.RetryBase, "retry_base, retry_cap: must be above 0, and the cap not below the base")
 	fault(c.InFlightRecords < 1, "in_flight_records: must be at least 1")
 	fault(c.InFlightBytes < 1<<20, "in_flight_bytes: must be at least 1MiB")
 	fault(c.CommitInterval <= 0, "commit_interval: must be above 0")

@@ -17,7 +17,6 @@ import (
 	"github.com/penstock/penstock/worker/batch"
 	"github.com/penstock/penstock/worker/consume"
 	"github.com/penstock/penstock/worker/dispatch"
-	"github.com/penstock/penstock/worker/retry"
 	"github.com/penstock/penstock/worker/route"
 )
 
@@ -42,7 +41,7 @@ func openPool(cfg Config, p catalog.Pool, d Deps, runner *attempt.Runner, pub *t
 		Pool: p.Name, Runner: runner, Router: router, Publisher: pub, Log: d.Log, Metrics: d.Registry,
 		Batch:  batch.Policy{MaxTasks: p.Batch.MaxTasks, MaxTokens: p.Batch.MaxTokens, MaxDelay: p.Batch.MaxDelay},
 		Worker: cfg.Name, Build: telemetry.ReadBuild().Version, Group: topic.WorkerGroup(p.Name),
-		BackoffFunc: retry.Default().Wait, HealthyFunc: healthy, DrainGrace: cfg.DrainGrace,
+		BackoffFunc: cfg.backoff().Wait, HealthyFunc: healthy, DrainGrace: cfg.DrainGrace,
 		BlockedFunc: func() []*consume.Delivery { return o.group.Blocked() },
 	})
 	if err != nil {
