@@ -1,0 +1,218 @@
+// Package resultsvc is the results service as one piece: the projector that
+// fills Redis from Kafka, the follower that brings live events and the log's
+// end, and the routes that read: poll, list and event streams.
+//
+// Order of a stop: the HTTP server stops taking requests and Drain makes long
+// polls answer and asks event streams to reconnect; then Run's context ends,
+// positions are committed, and the clients close.
+package resultsvc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/follow"
+	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/lifecycle"
+	"github.com/penstock/penstock/internal/redisclient"
+	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/resultsvc/poll"
+	"github.com/penstock/penstock/resultsvc/project"
+	"github.com/penstock/penstock/resultsvc/sse"
+	"github.com/penstock/penstock/schema/topic"
+)
+
+// Deps are what a Service shares with its process. Only Log and Registry are
+// required.
+type Deps struct {
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+	Ready    *lifecycle.Readiness  // told when Kafka and Redis have answered
+	Auth     auth.Authenticator    // default: the API keys of the configuration, else everybody is tenant dev
+	Redis    redis.UniversalClient // default: one of the configuration; not closed by the service
+}
+
+// Service is the results service. Its routes are added to an Echo by Register.
+type Service struct {
+	cfg       Config
+	log       *slog.Logger
+	ready     *lifecycle.Readiness
+	auth      auth.Authenticator
+	rdb       redis.UniversalClient
+	follower  *follow.Follower
+	projector *project.Projector
+	poll      *poll.API
+	sse       *sse.API
+	kafka     *kgo.Client // topics, pings and the tail
+	stack     lifecycle.Stack
+}
+
+const (
+	openTimeout = 30 * time.Second
+	pingEvery   = time.Second // until both have answered
+)
+
+// Open connects to Kafka and checks the results topic, creating it if it is
+// missing. Redis may be down. On error nothing is left open.
+func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	s := &Service{cfg: cfg, log: d.Log, ready: d.Ready, auth: d.Auth, rdb: d.Redis}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stack.Stop(context.WithoutCancel(ctx)))
+		}
+	}()
+	if s.ready == nil {
+		s.ready = new(lifecycle.Readiness)
+	}
+	if s.auth == nil {
+		if s.auth, err = cfg.AuthConfig.Open(cfg.Listen); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.openRedis(); err != nil {
+		return nil, err
+	}
+	if err := s.openKafka(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.wire(d.Registry)
+}
+
+func (s *Service) openRedis() error {
+	if s.rdb != nil {
+		return nil
+	}
+	rdb, err := redisclient.New(s.cfg.Redis)
+	if err != nil {
+		return err
+	}
+	s.rdb = rdb
+	s.stack.PushClose("redis", rdb.Close)
+	return nil
+}
+
+func (s *Service) openKafka(ctx context.Context) error {
+	cl, err := kafkaclient.New(s.cfg.Kafka, s.log)
+	if err != nil {
+		return err
+	}
+	s.kafka = cl
+	s.stack.PushClose("kafka", func() error { cl.Close(); return nil })
+	replication, err := kafkaclient.Replication(ctx, cl)
+	if err != nil {
+		return err
+	}
+	plan, err := topic.Plan(topic.Params{Partitions: s.cfg.Partitions, Replication: replication, Retention: s.cfg.Retention})
+	if err != nil {
+		return err
+	}
+	plan = slices.DeleteFunc(plan, func(t topic.Topic) bool { return t.Name != topic.Results })
+	return kafkaclient.EnsureTopics(ctx, cl, plan, s.log)
+}
+
+func (s *Service) wire(reg prometheus.Registerer) error {
+	minter, err := s.cfg.IDConfig.Minter(s.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	store := taskstore.New(s.rdb, taskstore.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL, MaxAge: s.cfg.MaxTaskAge})
+	events := eventlog.New(s.rdb, eventlog.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL})
+	s.follower = follow.New(store, events, follow.Params{
+		Service: "resultsvc", Heartbeat: s.cfg.StreamHeartbeat, Log: s.log, Registry: reg,
+	})
+	s.projector = project.New(store, project.Params{}, s.log, reg)
+	s.poll = poll.New(store, s.follower, minter)
+	s.sse = sse.New(store, s.follower, minter, sse.Params{
+		Heartbeat: s.cfg.StreamHeartbeat, WriteTimeout: s.cfg.StreamWriteTimeout, Lifetime: s.cfg.StreamLifetime,
+		DrainSpread: s.cfg.StreamDrain, Streams: s.cfg.MaxStreams, PerTenant: s.cfg.MaxTenantStreams,
+	}, s.log, reg)
+	return nil
+}
+
+// Follower is the process's own: in one process with a producer, both use it.
+func (s *Service) Follower() *follow.Follower { return s.follower }
+
+// Register mounts the read routes.
+func (s *Service) Register(e *echo.Echo) {
+	read := httpserver.Authenticate(s.auth, auth.ScopeRead)
+	s.poll.Register(e, read)
+	s.sse.Register(e, read)
+}
+
+// Drain makes long polls answer with what is known, and asks event streams to
+// reconnect, spread over stream_drain. The HTTP server calls it when it stops
+// taking requests.
+func (s *Service) Drain() {
+	s.poll.Drain()
+	s.sse.Drain()
+}
+
+// Run works until ctx ends, then closes the service. Its context should end
+// after the HTTP server has drained. Redis and Kafka may come and go.
+func (s *Service) Run(ctx context.Context) error {
+	cl, err := kafkaclient.New(s.cfg.Kafka, s.log,
+		append(kafkaclient.GroupOpts(topic.ProjectorGroup, topic.Results), s.projector.Opts()...)...)
+	if err != nil {
+		return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+	}
+	s.stack.PushClose("projector", func() error { cl.Close(); return nil }) // leaves the group
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.projector.Run(ctx, cl) })
+	g.Go(func() error { return s.follower.Run(ctx) })
+	g.Go(func() error { return s.follower.RunTail(ctx, s.kafka) })
+	g.Go(func() error { s.announce(ctx); return nil })
+	err = g.Wait()
+	s.Drain()
+	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+}
+
+// announce makes the process ready once Kafka and Redis have answered. It stays
+// ready when either goes away later: what can be read without them is worth
+// reading, and every instance would go at once.
+func (s *Service) announce(ctx context.Context) {
+	asked := map[string]func(context.Context) error{
+		"redis": func(ctx context.Context) error { return s.rdb.Ping(ctx).Err() },
+		"kafka": s.kafka.Ping,
+	}
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for len(asked) > 0 {
+		for name, ping := range asked {
+			short, cancel := context.WithTimeout(ctx, pingEvery)
+			err := ping(short)
+			cancel()
+			if s.ready.Set(name, err); err == nil {
+				delete(asked, name)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Close closes the clients. Only a Service that is not run needs it; a second
+// call does nothing.
+func (s *Service) Close(ctx context.Context) error {
+	if err := s.stack.Stop(ctx); err != nil {
+		return fmt.Errorf("close resultsvc: %w", err)
+	}
+	return nil
+}
