@@ -67,6 +67,9 @@ func Run(t *testing.T, open Open) {
 	t.Run("says what went wrong by its code", func(t *testing.T) { testCodes(t, open, fast) })
 	t.Run("a stream that breaks off is a failure", func(t *testing.T) { testCut(t, open, fast) })
 	t.Run("a caller who leaves frees the slot", func(t *testing.T) { testLeave(t, open) })
+	t.Run("one who leaves a batch leaves the others their answers", func(t *testing.T) { testLeaveBatch(t, open) })
+	t.Run("the end of a call ends every item with its cause", func(t *testing.T) { testCallEnds(t, open) })
+	t.Run("is safe for concurrent use", func(t *testing.T) { testConcurrent(t, open, fast) })
 	t.Run("joins only tasks that may share a call", func(t *testing.T) { testJoin(t, open, fast) })
 	t.Run("tells the engine which task runs under which fence", func(t *testing.T) { testIdentity(t, open, fast) })
 }
@@ -225,6 +228,47 @@ func testLeave(t *testing.T, open Open) {
 	if fault.CodeOf(o.Err) != fault.Cancelled {
 		t.Errorf("outcome %v, want cancelled", o.Err)
 	}
+	free(t, engine)
+}
+
+func testLeaveBatch(t *testing.T, open Open) {
+	engine := simulated.New(simulated.Params{Base: 50 * time.Millisecond})
+	b := open(t, engine)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	items := []backend.Item{
+		{Task: Task(task.Completion, "stays", 3, false), Ctx: t.Context()},
+		{Task: Task(task.Completion, "leaves", 3, false), Ctx: ctx},
+		{Task: Task(task.Completion, "stays too", 3, false)},
+	}
+	time.AfterFunc(10*time.Millisecond, func() { cancel(fault.New(fault.Cancelled, "the caller stopped the task")) })
+	out := b.Run(t.Context(), items)
+	if fault.CodeOf(out[1].Err) != fault.Cancelled || out[1].Output != nil {
+		t.Errorf("who left got %+v, %v; want cancelled", out[1].Output, out[1].Err)
+	}
+	for _, i := range []int{0, 2} {
+		if out[i].Err != nil || out[i].Output.Text != Answer(items[i].Task, 3) {
+			t.Errorf("item %d: %+v, %v", i, out[i].Output, out[i].Err)
+		}
+	}
+}
+
+func testCallEnds(t *testing.T, open Open) {
+	engine := simulated.New(simulated.Params{Base: time.Hour})
+	b := open(t, engine)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	items := []backend.Item{{Task: Task(task.Completion, "a", 3, false)}, {Task: Task(task.Completion, "b", 3, false)}}
+	time.AfterFunc(10*time.Millisecond, func() { cancel(fault.New(fault.Interrupted, "the worker stops")) })
+	for i, o := range b.Run(ctx, items) {
+		if fault.CodeOf(o.Err) != fault.Interrupted {
+			t.Errorf("item %d: %v, want interrupted", i, o.Err)
+		}
+	}
+	free(t, engine)
+}
+
+// free waits until the engine has no work left.
+func free(t *testing.T, engine *simulated.Engine) {
+	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for engine.Busy() > 0 {
 		if time.Now().After(deadline) {
@@ -235,6 +279,23 @@ func testLeave(t *testing.T, open Open) {
 		case <-time.After(time.Millisecond):
 		}
 	}
+}
+
+func testConcurrent(t *testing.T, open Open, p simulated.Params) {
+	b := open(t, simulated.New(p))
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			item := backend.Item{Task: Task(task.Completion, fmt.Sprint("caller ", i), 4, i%2 == 0)}
+			if item.Task.Stream {
+				item.Emit = func(backend.Piece) {}
+			}
+			if o := b.Run(t.Context(), []backend.Item{item})[0]; o.Err != nil || o.Output.Text != Answer(item.Task, 4) {
+				t.Errorf("caller %d got %+v, %v", i, o.Output, o.Err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func testJoin(t *testing.T, open Open, p simulated.Params) {

@@ -1,6 +1,7 @@
 package jsonbatch_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/penstock/penstock/worker/backend"
 	"github.com/penstock/penstock/worker/backend/backendtest"
 	"github.com/penstock/penstock/worker/backend/jsonbatch"
+	"github.com/penstock/penstock/worker/backend/simulated"
 )
 
 func serve(t *testing.T, h http.HandlerFunc) *jsonbatch.Backend {
@@ -82,5 +84,56 @@ func TestBadAnswersFailTheWholeBatch(t *testing.T) {
 				t.Errorf("%s: %v, want %s", name, o.Err, tc.want)
 			}
 		}
+	}
+}
+
+func TestAgainstTheSimulatedEngine(t *testing.T) {
+	engine := simulated.New(simulated.Params{})
+	srv := httptest.NewServer(engine.Handler())
+	t.Cleanup(srv.Close)
+	b, err := jsonbatch.New(jsonbatch.Params{Name: "test", URL: srv.URL + "/batch"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := items("a", "b", "c")
+	heard := ""
+	in[1].Emit = func(p backend.Piece) { heard += p.Text }
+	for i, o := range b.Run(t.Context(), in) {
+		if want := simulated.Text(in[i].Task.Payload.Text, 1); o.Err != nil || o.Output.Text != want {
+			t.Errorf("item %d: %+v, %v; want %q", i, o.Output, o.Err, want)
+		}
+	}
+	if heard != simulated.Text("b", 1) {
+		t.Errorf("heard %q", heard)
+	}
+	if x := engine.Executions(); x.Counts["task_a"] != 1 || x.Total != 3 {
+		t.Errorf("log %+v", x)
+	}
+}
+
+func TestOnlyAllowedParametersPass(t *testing.T) {
+	var body string
+	b := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		raw, _ := io.ReadAll(r.Body)
+		body = string(raw)
+		_, _ = io.WriteString(w, `{"outputs":["x"]}`)
+	})
+	in := items("a")
+	in[0].Task.Params["priority"], in[0].Task.Params["seed"] = json.RawMessage("9"), json.RawMessage("4")
+	b.Run(t.Context(), in)
+	if strings.Contains(body, "priority") || !strings.Contains(body, `"seed":4`) {
+		t.Errorf("body %s", body)
+	}
+}
+
+func TestAnItemThatLeavesFreesNobodyElse(t *testing.T) {
+	b := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"outputs":["x","y"]}`) })
+	in := items("a", "b")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(fault.New(fault.Cancelled, "gone"))
+	in[0].Ctx = ctx
+	out := b.Run(t.Context(), in)
+	if fault.CodeOf(out[0].Err) != fault.Cancelled || out[1].Err != nil || out[1].Output.Text != "y" {
+		t.Errorf("outcomes %+v", out)
 	}
 }

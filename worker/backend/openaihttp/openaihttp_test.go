@@ -238,6 +238,159 @@ func TestToolCallsSurviveAStream(t *testing.T) {
 	}
 }
 
+// Streams as engines were recorded to send them.
+func TestStreamsOfRealEngines(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body string
+		kind task.Kind
+		code fault.Code // empty: success with the text "ok"
+	}{
+		"llama.cpp opens with null": {
+			"data: null\n\ndata: {\"choices\":[{\"text\":\"ok\",\"index\":0,\"finish_reason\":null}]}\n\n" +
+				"data: {\"choices\":[{\"text\":\"\",\"index\":0,\"finish_reason\":\"length\"}],\"usage\":{\"completion_tokens\":1,\"prompt_tokens\":1,\"total_tokens\":2},\"timings\":{}}\n\ndata: [DONE]\n\n",
+			task.Completion, "",
+		},
+		"older llama.cpp tells of a failure in a field of its own": {
+			"error: {\"code\":503,\"message\":\"slot unavailable\",\"type\":\"unavailable_error\"}\n\n", task.Completion, fault.Unavailable,
+		},
+		"an error field that is not JSON": {"error: boom\n\n", task.Completion, fault.Unavailable},
+		"vLLM counts usage in every event": {
+			"data: {\"choices\":[{\"delta\":{\"content\":\"ok\"},\"index\":0,\"finish_reason\":null}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"total_tokens\":2}}\n\n" +
+				"data: {\"choices\":[{\"delta\":{},\"index\":0,\"finish_reason\":\"stop\",\"stop_reason\":null}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"total_tokens\":2}}\n\ndata: [DONE]\n\n",
+			task.Chat, "",
+		},
+		"vLLM fails in the middle": {
+			"data: {\"choices\":[{\"delta\":{\"content\":\"o\"},\"index\":0}]}\n\ndata: {\"error\":{\"message\":\"EngineCore died\",\"type\":\"InternalServerError\",\"code\":500}}\n\ndata: [DONE]\n\n",
+			task.Chat, fault.Unavailable,
+		},
+		"an input that is too long, told in the stream": {
+			"data: {\"error\":{\"message\":\"maximum context length\",\"code\":400}}\n\n", task.Chat, fault.Rejected,
+		},
+		"text that is not UTF-8": {
+			"data: {\"choices\":[{\"text\":\"ok\xff\",\"index\":0,\"finish_reason\":\"stop\"}]}\n\n", task.Completion, "\uFFFD",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, text := streamed(t, serve(t, sse(tc.body), openaihttp.Params{}), tc.kind)
+			switch {
+			case tc.code == "" || tc.code == "\uFFFD":
+				if o.Err != nil || o.Output.Text != "ok"+string(tc.code) || text != o.Output.Text {
+					t.Errorf("outcome %+v, %v, streamed %q", o.Output, o.Err, text)
+				}
+			case fault.CodeOf(o.Err) != tc.code:
+				t.Errorf("outcome %v, want %s", o.Err, tc.code)
+			}
+		})
+	}
+}
+
+// A network may cut anywhere, in the middle of a rune too.
+func TestStreamInPiecesOfOneByte(t *testing.T) {
+	b := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		rc := http.NewResponseController(w)
+		for i := range len(recorded) {
+			_, _ = io.WriteString(w, recorded[i:i+1])
+			_ = rc.Flush()
+		}
+	}), openaihttp.Params{})
+	if o, text := streamed(t, b, task.Chat); o.Err != nil || text != "Grüß Gott" || o.Usage == nil || o.Usage.TotalTokens != 5 {
+		t.Errorf("outcome %+v, %v, streamed %q", o.Output, o.Err, text)
+	}
+}
+
+func TestEveryChoiceMustEnd(t *testing.T) {
+	event := func(i int, text, finish string) string {
+		return fmt.Sprintf("data: {\"choices\":[{\"index\":%d,\"delta\":{\"content\":%q},\"finish_reason\":%s}]}\n\n", i, text, finish)
+	}
+	run := func(body string) backend.Outcome {
+		item := backend.Item{Task: backendtest.Task(task.Chat, "x", 5, true), Emit: func(backend.Piece) {}}
+		item.Task.Params["n"] = json.RawMessage("2")
+		return serve(t, sse(body), openaihttp.Params{}).Run(t.Context(), []backend.Item{item})[0]
+	}
+	whole := event(0, "a", `"stop"`) + event(1, "b", `"length"`)
+	if o := run(whole); o.Err != nil || o.Output.Text != "a" || !strings.Contains(string(o.Output.Choices), `"content":"b"`) {
+		t.Errorf("outcome %+v, %v", o.Output, o.Err)
+	}
+	for name, body := range map[string]string{
+		"the second never came":  event(0, "a", `"stop"`),
+		"the second did not end": event(0, "a", `"stop"`) + event(1, "b", "null"),
+		"there is a third":       event(2, "c", `"stop"`) + whole,
+	} {
+		if o := run(body); fault.CodeOf(o.Err) != fault.Unavailable {
+			t.Errorf("%s: %+v, %v; want unavailable", name, o.Output, o.Err)
+		}
+	}
+}
+
+func TestReasoningIsKept(t *testing.T) {
+	b := serve(t, sse(
+		`data: {"choices":[{"index":0,"delta":{"reasoning_content":"let me "}}]}`+"\n\n"+
+			`data: {"choices":[{"index":0,"delta":{"reasoning_content":"see","content":"42"},"finish_reason":"stop"}]}`+"\n\n"), openaihttp.Params{})
+	o, text := streamed(t, b, task.Chat)
+	if o.Err != nil || text != "42" || !strings.Contains(string(o.Output.Choices), `"reasoning_content":"let me see"`) {
+		t.Errorf("outcome %+v, %v", o.Output, o.Err)
+	}
+}
+
+func TestMediaIsNotFetchedFromURLs(t *testing.T) {
+	called := false
+	b := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		called = true
+		_, _ = io.WriteString(w, `{"choices":[{"index":0,"message":{"content":"ok"},"finish_reason":"stop"}]}`)
+	}), openaihttp.Params{})
+	for messages, passes := range map[string]bool{
+		`[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://169.254.169.254/"}}]}]`:          false,
+		`[{"role":"user","content":[{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}]}]`:               false,
+		`[{"role":"user","content":[{"type":"audio_url","audio_url":"HTTPS://inner/a.wav"}]}]`:                      false,
+		`[{"role":"user","content":[{"type":"image_url","image\u005furl":{"url":"http://inner/"}}]}]`:               false,
+		`[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`:       true,
+		`[{"role":"user","content":"what does image_url: http://example.com/ mean? \u00e4"}]`:                       true,
+		`[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png,A","detail":"high"}}]}]`: true,
+	} {
+		called = false
+		tk := backendtest.Task(task.Chat, "x", 5, false)
+		tk.Payload.Messages = json.RawMessage(messages)
+		o := b.Run(t.Context(), []backend.Item{{Task: tk}})[0]
+		if passes != (o.Err == nil) || passes != called || !passes && fault.CodeOf(o.Err) != fault.Rejected {
+			t.Errorf("%s: %v, engine called: %v", messages, o.Err, called)
+		}
+	}
+}
+
+func TestManyInputsAreSomeCalls(t *testing.T) {
+	var sizes []int
+	engine := simulated.New(simulated.Params{}).Handler()
+	b := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw, _ := io.ReadAll(r.Body)
+		var body struct{ Input []string }
+		_ = json.Unmarshal(raw, &body)
+		sizes = append(sizes, len(body.Input))
+		r.Body = io.NopCloser(bytes.NewReader(raw))
+		engine.ServeHTTP(w, r)
+	}), openaihttp.Params{MaxBatch: 8})
+	tk := backendtest.Task(task.Embedding, "", 0, false)
+	tk.Payload = task.Payload{}
+	for i := range 20 {
+		tk.Payload.Inputs = append(tk.Payload.Inputs, json.RawMessage(fmt.Sprintf(`"text %d"`, i)))
+	}
+	if _, n := b.Join(tk); n != 1 {
+		t.Errorf("20 inputs join %d others", n-1)
+	}
+	o := b.Run(t.Context(), []backend.Item{{Task: tk}})[0]
+	var vectors [][]float32
+	if o.Err != nil || json.Unmarshal(o.Output.Embeddings, &vectors) != nil || len(vectors) != 20 {
+		t.Fatalf("%d vectors, %v", len(vectors), o.Err)
+	}
+	if vectors[19][0] != simulated.Vector("text 19")[0] || fmt.Sprint(sizes) != "[8 8 4]" {
+		t.Errorf("calls of %v", sizes)
+	}
+	tk.Payload.Inputs = tk.Payload.Inputs[:3]
+	if _, n := b.Join(tk); n != 2 {
+		t.Errorf("3 inputs join %d of 8, want 2 tasks of at most 4", n)
+	}
+}
+
 func FuzzStream(f *testing.F) {
 	f.Add([]byte(recorded))
 	f.Add([]byte("data: {\"choices\":[{\"index\":127}]}\n\ndata: [DONE]\n\n"))

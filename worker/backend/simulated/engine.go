@@ -89,13 +89,22 @@ func (e *Engine) Probe(context.Context) error { return nil }
 // Run implements backend.Backend. As in a real engine, one item that is
 // refused fails the whole call.
 func (e *Engine) Run(ctx context.Context, items []backend.Item) []backend.Outcome {
+	for _, it := range items {
+		e.executions.add(string(it.Task.ID), it.Fence.String())
+	}
+	return e.run(ctx, items)
+}
+
+// run is Run without the log.
+func (e *Engine) run(ctx context.Context, items []backend.Item) []backend.Outcome {
 	calls := make([]call, len(items))
 	for i, it := range items {
 		calls[i] = callOf(it, e.p.Tokens)
-		e.executions.add(string(it.Task.ID), it.Fence.String())
 	}
-	if len(items) == 1 && items[0].Emit != nil {
-		return []backend.Outcome{e.stream(items[0].Context(ctx), calls[0], items[0].Emit)}
+	if len(items) == 1 && items[0].Emit != nil && calls[0].kind != task.Embedding {
+		ctx, stop := backend.Together(ctx, items)
+		defer stop()
+		return []backend.Outcome{e.stream(ctx, calls[0], items[0].Emit)}
 	}
 	return e.batch(ctx, items, calls)
 }
@@ -107,11 +116,16 @@ type call struct {
 	prompt string
 	inputs []string // an embedding's, or a prompt array's
 	tokens int
+	n      int  // choices for each prompt
+	base64 bool // embeddings as the protocol's SDKs ask for them
 }
 
 func callOf(it backend.Item, tokens int) call {
 	t := it.Task
-	c := call{model: t.Model, kind: t.Kind, prompt: t.Payload.Text, tokens: t.Params.Int("max_tokens", tokens)}
+	c := call{model: t.Model, kind: t.Kind, prompt: t.Payload.Text}
+	c.tokens = bounded(t.Params.Int("max_completion_tokens", t.Params.Int("max_tokens", tokens)), 0, maxTokens)
+	c.n = bounded(t.Params.Int("n", 1), 1, maxChoices)
+	c.base64 = string(t.Params["encoding_format"]) == `"base64"`
 	if c.prompt == "" && t.Payload.Messages != nil {
 		c.prompt = compact(t.Payload.Messages)
 	}
@@ -120,6 +134,16 @@ func callOf(it backend.Item, tokens int) call {
 	}
 	return c
 }
+
+const (
+	maxTokens  = 1 << 20 // of an answer, whatever is asked for
+	maxChoices = 128
+)
+
+func bounded(n, least, most int) int { return max(least, min(most, n)) }
+
+// size is how many items of a batch the call is.
+func (c call) size() int { return max(1, len(c.inputs)) * c.n }
 
 // compact drops white space, which changes on the way through encoders and must
 // not change the answer.
@@ -160,19 +184,27 @@ func (e *Engine) batch(ctx context.Context, items []backend.Item, calls []call) 
 		}
 	}
 	if hit != nil {
-		return backend.Fail(len(items), e.suffer(ctx, *hit))
+		if err := e.suffer(ctx, *hit); err != nil {
+			return backend.Fail(len(items), err)
+		}
 	}
-	if err := e.occupy(ctx, len(items)); err != nil {
-		return backend.Fail(len(items), err)
+	size := 0
+	for _, c := range calls {
+		size += c.size()
+	}
+	for ; size > 0; size -= e.p.Max { // more than one batch takes are some, one after another
+		if err := e.occupy(ctx, min(size, e.p.Max)); err != nil {
+			return backend.Fail(len(items), err)
+		}
 	}
 	out := make([]backend.Outcome, len(items))
 	for i, c := range calls {
-		if err := items[i].Context(ctx).Err(); err != nil {
-			out[i].Err = e.cancelled(items[i].Context(ctx))
-			continue
-		}
 		out[i].Output, out[i].Usage = c.answer()
+		if emit := items[i].Emit; emit != nil && out[i].Output.Text != "" {
+			emit(backend.Piece{Text: out[i].Output.Text})
+		}
 	}
+	backend.Left(items, out, e.p.Name)
 	return out
 }
 
@@ -209,7 +241,8 @@ func (e *Engine) stream(ctx context.Context, c call, emit func(backend.Piece)) b
 		}
 	}
 	var out backend.Outcome
-	for i, token := range Tokens(c.prompt, c.tokens) {
+	choices := c.streams()
+	for i := range c.tokens {
 		if i == cut {
 			out.Err = &fault.Error{Code: fault.Unavailable, Backend: e.p.Name, Message: "the stream broke off before its end"}
 			return out
@@ -221,23 +254,22 @@ func (e *Engine) stream(ctx context.Context, c call, emit func(backend.Piece)) b
 		if i == 0 {
 			out.FirstToken = time.Since(began)
 		}
-		emit(backend.Piece{Text: token})
+		for index, tokens := range choices { // side by side, as engines do
+			emit(backend.Piece{Text: tokens[i], Index: index})
+		}
 	}
 	out.Output, out.Usage = c.answer()
 	return out
 }
 
-// suffer carries out a fault that concerns a whole call.
+// suffer carries out a fault that concerns a whole call. Nil: it goes on.
 func (e *Engine) suffer(ctx context.Context, f Fault) error {
 	switch f.Action {
 	case ActionHang:
 		<-ctx.Done()
 		return e.cancelled(ctx)
 	case ActionSlow:
-		if err := e.sleep(ctx, f.Delay); err != nil {
-			return err
-		}
-		return e.occupy(ctx, 1)
+		return e.sleep(ctx, f.Delay)
 	case ActionCut:
 		return &fault.Error{Code: fault.Unavailable, Backend: e.p.Name, Message: "the answer broke off"}
 	case ActionGarbage:

@@ -1,17 +1,16 @@
 package simulated
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/worker/backend"
@@ -25,6 +24,7 @@ const maxRequest = 64 << 20
 //
 //	GET    /v1/models                 POST /v1/chat/completions
 //	POST   /v1/completions            POST /v1/embeddings
+//	GET    /v1/models/{id}            POST /batch (the JSON batch protocol)
 //	GET    /health                    GET  /metrics
 //	GET    /sim/faults                POST /sim/faults
 //	DELETE /sim/faults                DELETE /sim/faults/{id}
@@ -32,13 +32,15 @@ const maxRequest = 64 << 20
 func (e *Engine) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/models", e.serveModels)
+	mux.HandleFunc("GET /v1/models/{id...}", e.serveModel)
+	mux.HandleFunc("POST /batch", e.serveBatch)
 	mux.HandleFunc("POST /v1/chat/completions", e.serveCall(task.Chat))
 	mux.HandleFunc("POST /v1/completions", e.serveCall(task.Completion))
 	mux.HandleFunc("POST /v1/embeddings", e.serveCall(task.Embedding))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, map[string]string{"status": "ok"}) })
 	mux.HandleFunc("GET /metrics", e.serveMetrics)
 	mux.HandleFunc("GET /sim/executions", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, e.Executions()) })
-	mux.HandleFunc("GET /sim/faults", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, e.faults.List()) })
+	mux.HandleFunc("GET /sim/faults", e.listFaults)
 	mux.HandleFunc("POST /sim/faults", e.setFault)
 	mux.HandleFunc("DELETE /sim/faults", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, 200, map[string]int{"cleared": e.faults.Clear(0)})
@@ -60,17 +62,15 @@ func replyError(w http.ResponseWriter, status int, message string) {
 }
 
 func (e *Engine) serveModels(w http.ResponseWriter, _ *http.Request) {
-	type model struct {
-		ID      string `json:"id"`
-		Object  string `json:"object"`
-		Created int64  `json:"created"`
-		OwnedBy string `json:"owned_by"`
-	}
-	data := make([]model, len(e.p.Models))
+	data := make([]any, len(e.p.Models))
 	for i, id := range e.p.Models {
-		data[i] = model{id, "model", 0, "penstock"}
+		data[i] = modelOf(id)
 	}
 	reply(w, 200, map[string]any{"object": "list", "data": data})
+}
+
+func modelOf(id string) any {
+	return map[string]any{"id": id, "object": "model", "created": 0, "owned_by": "penstock"}
 }
 
 // serveMetrics shows the slots, by the names llama.cpp's server gives them.
@@ -80,12 +80,30 @@ func (e *Engine) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 		"# TYPE llamacpp:requests_deferred gauge\nllamacpp:requests_deferred %d\n", e.processing.Load(), e.deferred.Load())
 }
 
-func (e *Engine) setFault(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Fault
-		Delay      string `json:"delay"`       // a Go duration
-		RetryAfter string `json:"retry_after"` // likewise
+// faultBody is a fault with its durations as Go writes them.
+type faultBody struct {
+	Fault
+	Delay      string `json:"delay,omitempty"`
+	RetryAfter string `json:"retry_after,omitempty"`
+}
+
+func (e *Engine) listFaults(w http.ResponseWriter, _ *http.Request) {
+	out := []faultBody{}
+	for _, f := range e.faults.List() {
+		b := faultBody{Fault: f}
+		if f.Delay > 0 {
+			b.Delay = f.Delay.String()
+		}
+		if f.RetryAfter > 0 {
+			b.RetryAfter = f.RetryAfter.String()
+		}
+		out = append(out, b)
 	}
+	reply(w, 200, out)
+}
+
+func (e *Engine) setFault(w http.ResponseWriter, r *http.Request) {
+	var body faultBody
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16))
 	dec.DisallowUnknownFields()
 	err := dec.Decode(&body)
@@ -124,7 +142,10 @@ type request struct {
 	Prompt    json.RawMessage `json:"prompt"`
 	Messages  json.RawMessage `json:"messages"`
 	Input     json.RawMessage `json:"input"`
-	MaxTokens *int            `json:"max_tokens"`
+	MaxTokens json.RawMessage `json:"max_tokens"`
+	MaxNew    json.RawMessage `json:"max_completion_tokens"`
+	N         json.RawMessage `json:"n"`
+	Encoding  json.RawMessage `json:"encoding_format"`
 	Stream    bool            `json:"stream"`
 	Options   struct {
 		IncludeUsage bool `json:"include_usage"`
@@ -138,58 +159,80 @@ func (e *Engine) serveCall(kind task.Kind) http.HandlerFunc {
 		if err == nil {
 			err = json.Unmarshal(raw, &req)
 		}
-		items, err2 := req.items(kind, r.Header)
-		if err := errors.Join(err, err2); err != nil {
+		if err != nil {
+			replyError(w, 400, "not a request: "+err.Error())
+			return
+		}
+		texts, err := req.texts(kind)
+		if err != nil {
 			replyError(w, 400, err.Error())
 			return
 		}
-		if len(items) > e.p.Max {
-			replyError(w, 400, fmt.Sprintf("%d prompts in one call, the engine takes %d", len(items), e.p.Max))
-			return
-		}
+		e.note(r.Header, len(texts))
 		if req.Stream && kind != task.Embedding {
-			e.serveStream(w, r, req, kind, items[0])
+			e.serveStream(w, r, req, kind, texts)
 			return
 		}
-		e.servePlain(w, r, req, kind, items)
+		e.servePlain(w, r, req, kind, texts)
 	}
 }
 
-// items turns one call into the tasks it stands for: a prompt array is many.
-func (q request) items(kind task.Kind, h http.Header) ([]backend.Item, error) {
-	var texts []string
-	switch kind {
-	case task.Chat:
-		if len(q.Messages) == 0 {
-			return nil, errors.New("messages is required")
+// note logs the executions that a call names, or as many without a name as it
+// has prompts.
+func (e *Engine) note(h http.Header, prompts int) {
+	if h.Get(backend.HeaderTask) == "" {
+		for range prompts {
+			e.executions.add("", "")
 		}
-		texts = []string{compact(q.Messages)}
-	case task.Completion:
-		texts = listOf(q.Prompt)
-	default:
-		texts = listOf(q.Input)
+		return
 	}
-	if len(texts) == 0 {
+	fences := strings.Split(h.Get(backend.HeaderFence), ",")
+	for i, name := range strings.Split(h.Get(backend.HeaderTask), ",") {
+		fence := ""
+		if i < len(fences) {
+			fence = fences[i]
+		}
+		e.executions.add(name, fence)
+	}
+}
+
+// texts is what a call asks: a prompt array is many.
+func (q request) texts(kind task.Kind) ([]string, error) {
+	var out []string
+	switch {
+	case kind == task.Chat && len(q.Messages) == 0:
+		return nil, errors.New("messages is required")
+	case kind == task.Chat:
+		out = []string{compact(q.Messages)}
+	case kind == task.Completion:
+		out = listOf(q.Prompt)
+	default:
+		out = listOf(q.Input)
+	}
+	if len(out) == 0 {
 		return nil, errors.New("nothing to do: prompt or input is empty")
 	}
-	names, fences := strings.Split(h.Get(backend.HeaderTask), ","), strings.Split(h.Get(backend.HeaderFence), ",")
-	out := make([]backend.Item, len(texts))
-	for i, text := range texts {
-		t := &task.Task{Kind: kind, Model: q.Model, Stream: q.Stream, Payload: task.Payload{Text: text}}
-		if q.MaxTokens != nil {
-			t.Params = task.Params{"max_tokens": json.RawMessage(strconv.Itoa(*q.MaxTokens))}
-		}
-		out[i].Task = t
-		if len(names) == len(texts) {
-			t.ID = task.ID(names[i])
-		}
-		if len(fences) == len(texts) {
-			if n, err := strconv.ParseUint(fences[i], 10, 64); err == nil {
-				out[i].Fence = event.Fence(n)
-			}
+	return out, nil
+}
+
+// task is the one that asks for the texts.
+func (q request) task(kind task.Kind, texts ...string) *task.Task {
+	t := &task.Task{Kind: kind, Model: q.Model, Stream: q.Stream, Params: task.Params{}}
+	for name, v := range map[string]json.RawMessage{
+		"max_tokens": q.MaxTokens, "max_completion_tokens": q.MaxNew, "n": q.N, "encoding_format": q.Encoding,
+	} {
+		if len(v) > 0 && string(v) != "null" {
+			t.Params[name] = v
 		}
 	}
-	return out, nil
+	if len(texts) == 1 {
+		t.Payload.Text = texts[0]
+		return t
+	}
+	for _, text := range texts {
+		t.Payload.Inputs = append(t.Payload.Inputs, marshal(text))
+	}
+	return t
 }
 
 // listOf reads a string, a list of strings, or lists of token ids.
@@ -231,43 +274,47 @@ type chatChoice struct {
 	FinishReason *string  `json:"finish_reason"`
 }
 
-func (e *Engine) servePlain(w http.ResponseWriter, r *http.Request, req request, kind task.Kind, items []backend.Item) {
-	outcomes := e.Run(r.Context(), items)
-	var total task.Usage
-	choices := make([]any, len(outcomes))
-	for i, o := range outcomes {
-		if o.Err != nil {
-			e.fail(w, o.Err)
-			return
-		}
-		total.PromptTokens += o.Usage.PromptTokens
-		total.CompletionTokens += o.Usage.CompletionTokens
-		total.TotalTokens += o.Usage.TotalTokens
-		choices[i] = plainChoice(kind, i, o.Output)
+func (e *Engine) servePlain(w http.ResponseWriter, r *http.Request, req request, kind task.Kind, texts []string) {
+	item := backend.Item{Task: req.task(kind, texts...)}
+	out := e.run(r.Context(), []backend.Item{item})[0]
+	if out.Err != nil {
+		e.fail(w, out.Err)
+		return
 	}
-	body := map[string]any{"id": "sim", "created": 0, "model": req.Model, "usage": total}
+	body := map[string]any{"id": "sim", "created": 0, "model": req.Model, "usage": out.Usage}
 	switch kind {
 	case task.Embedding:
-		body["object"], body["data"] = "list", choices
+		body["object"], body["data"] = "list", embeddings(out.Output)
 	case task.Chat:
-		body["object"], body["choices"] = "chat.completion", choices
+		body["object"], body["choices"] = "chat.completion", wholeChoices(kind, out.Output)
 	default:
-		body["object"], body["choices"] = "text_completion", choices
+		body["object"], body["choices"] = "text_completion", wholeChoices(kind, out.Output)
 	}
 	reply(w, 200, body)
 }
 
-func plainChoice(kind task.Kind, i int, out *task.Output) any {
-	switch kind {
-	case task.Embedding:
-		var vectors []json.RawMessage
-		_ = json.Unmarshal(out.Embeddings, &vectors) // written by answer()
-		return map[string]any{"object": "embedding", "index": i, "embedding": vectors[0]}
-	case task.Chat:
-		return chatChoice{Index: i, Message: &message{"assistant", out.Text}, FinishReason: &out.FinishReason}
-	default:
-		return choice{i, out.Text, &out.FinishReason}
+func embeddings(out *task.Output) []any {
+	var vectors []json.RawMessage
+	_ = json.Unmarshal(out.Embeddings, &vectors) // written by embed()
+	data := make([]any, len(vectors))
+	for i, v := range vectors {
+		data[i] = map[string]any{"object": "embedding", "index": i, "embedding": v}
 	}
+	return data
+}
+
+func wholeChoices(kind task.Kind, out *task.Output) any {
+	if out.Choices != nil {
+		return out.Choices
+	}
+	return []any{wholeChoice(kind, 0, out.Text, &out.FinishReason)}
+}
+
+func wholeChoice(kind task.Kind, i int, text string, finish *string) any {
+	if kind == task.Chat {
+		return chatChoice{Index: i, Message: &message{"assistant", text}, FinishReason: finish}
+	}
+	return choice{i, text, finish}
 }
 
 // fail answers a call that failed: with its status, with nonsense, or by
@@ -292,7 +339,7 @@ func (e *Engine) fail(w http.ResponseWriter, err error) {
 	}
 }
 
-func (e *Engine) serveStream(w http.ResponseWriter, r *http.Request, req request, kind task.Kind, item backend.Item) {
+func (e *Engine) serveStream(w http.ResponseWriter, r *http.Request, req request, kind task.Kind, texts []string) {
 	rc := http.NewResponseController(w)
 	began := false
 	send := func(v any) {
@@ -304,10 +351,9 @@ func (e *Engine) serveStream(w http.ResponseWriter, r *http.Request, req request
 		_, _ = fmt.Fprintf(w, "data: %s\n\n", marshal(v)) // a lost client ends the context
 		_ = rc.Flush()
 	}
-	item.Emit = func(p backend.Piece) { send(chunk(req.Model, kind, p.Text, nil)) }
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	out := e.Run(ctx, []backend.Item{item})[0]
+	item := backend.Item{Task: req.task(kind, texts...)}
+	item.Emit = func(p backend.Piece) { send(chunk(req.Model, kind, p.Index, p.Text, nil)) }
+	out := e.run(r.Context(), []backend.Item{item})[0]
 	if out.Err != nil {
 		if began { // a broken stream ends without a word
 			panic(http.ErrAbortHandler)
@@ -315,19 +361,60 @@ func (e *Engine) serveStream(w http.ResponseWriter, r *http.Request, req request
 		e.fail(w, out.Err)
 		return
 	}
-	send(chunk(req.Model, kind, "", &out.Output.FinishReason))
+	for i := range callOf(item, e.p.Tokens).size() {
+		send(chunk(req.Model, kind, i, "", &out.Output.FinishReason))
+	}
 	if req.Options.IncludeUsage {
 		send(map[string]any{"id": "sim", "object": "chunk", "created": 0, "model": req.Model, "choices": []any{}, "usage": out.Usage})
 	}
 	_, _ = io.WriteString(w, "data: [DONE]\n\n")
 }
 
-func chunk(model string, kind task.Kind, text string, finish *string) any {
-	var c any = choice{0, text, finish}
+func chunk(model string, kind task.Kind, index int, text string, finish *string) any {
+	var c any = choice{index, text, finish}
 	object := "text_completion"
 	if kind == task.Chat {
 		object = "chat.completion.chunk"
-		c = chatChoice{Delta: &message{Content: text}, FinishReason: finish}
+		c = chatChoice{Index: index, Delta: &message{Content: text}, FinishReason: finish}
 	}
 	return map[string]any{"id": "sim", "object": object, "created": 0, "model": model, "choices": []any{c}}
+}
+
+// serveBatch speaks the JSON batch protocol: the answers to inputs, in order.
+func (e *Engine) serveBatch(w http.ResponseWriter, r *http.Request) {
+	var req struct {
+		Model  string            `json:"model"`
+		Inputs []json.RawMessage `json:"inputs"`
+		Params task.Params       `json:"params"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&req); err != nil || len(req.Inputs) == 0 {
+		replyError(w, 400, "want {\"model\":…,\"inputs\":[…]}")
+		return
+	}
+	e.note(r.Header, len(req.Inputs))
+	items := make([]backend.Item, len(req.Inputs))
+	for i, in := range req.Inputs {
+		items[i].Task = &task.Task{Kind: task.Completion, Model: req.Model, Params: req.Params, Payload: task.Payload{Text: compact(in)}}
+		if text := ""; json.Unmarshal(in, &text) == nil {
+			items[i].Task.Payload.Text = text
+		}
+	}
+	outputs := make([]string, len(items))
+	for i, o := range e.run(r.Context(), items) {
+		if o.Err != nil {
+			e.fail(w, o.Err)
+			return
+		}
+		outputs[i] = o.Output.Text
+	}
+	reply(w, 200, map[string]any{"outputs": outputs})
+}
+
+func (e *Engine) serveModel(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	if !slices.Contains(e.p.Models, id) {
+		replyError(w, 404, "no such model")
+		return
+	}
+	reply(w, 200, modelOf(id))
 }

@@ -1,12 +1,19 @@
 package simulated_test
 
 import (
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/worker/backend"
 	"github.com/penstock/penstock/worker/backend/backendtest"
@@ -94,4 +101,138 @@ func TestFaultSwitchesOverHTTP(t *testing.T) {
 	if n := e.Faults().Clear(0); n != 2 {
 		t.Errorf("cleared %d, want 2", n)
 	}
+}
+
+func TestMoreThanABatchIsSomeBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := simulated.New(simulated.DefaultParams())
+		tk := backendtest.Task(task.Embedding, "", 0, false)
+		tk.Payload = task.Payload{}
+		for i := range 70 {
+			tk.Payload.Inputs = append(tk.Payload.Inputs, json.RawMessage(fmt.Sprintf("%q", fmt.Sprint(i))))
+		}
+		began := time.Now()
+		o := e.Run(t.Context(), []backend.Item{{Task: tk}})[0]
+		if took := time.Since(began); took != 130*time.Millisecond {
+			t.Errorf("70 inputs took %s, want 3 × 20 ms + 70 × 1 ms", took)
+		}
+		var vectors [][]float32
+		if err := json.Unmarshal(o.Output.Embeddings, &vectors); err != nil || len(vectors) != 70 {
+			t.Fatalf("%d vectors, %v", len(vectors), err)
+		}
+		var norm float64
+		for _, x := range vectors[7] {
+			norm += float64(x) * float64(x)
+		}
+		if len(vectors[7]) != 64 || math.Abs(norm-1) > 1e-4 {
+			t.Errorf("%d dimensions of length %f", len(vectors[7]), norm)
+		}
+	})
+}
+
+func TestFaultsInABatch(t *testing.T) {
+	items := func() []backend.Item {
+		return []backend.Item{
+			{Task: backendtest.Task(task.Completion, "well", 1, false)},
+			{Task: backendtest.Task(task.Completion, "poison", 1, false)},
+		}
+	}
+	t.Run("one poison fails the call", func(t *testing.T) {
+		e := simulated.New(simulated.Params{})
+		if _, err := e.Faults().Set(simulated.Fault{Match: "poison", Status: 500}); err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range e.Run(t.Context(), items()) {
+			if fault.CodeOf(o.Err) != fault.Unavailable {
+				t.Errorf("outcome %v", o.Err)
+			}
+		}
+	})
+	t.Run("a slow call ends well, later", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := simulated.New(simulated.DefaultParams())
+			if _, err := e.Faults().Set(simulated.Fault{Action: simulated.ActionSlow, Delay: time.Second, Count: 1}); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []time.Duration{1022 * time.Millisecond, 22 * time.Millisecond} {
+				began := time.Now()
+				for _, o := range e.Run(t.Context(), items()) {
+					if o.Err != nil || o.Output == nil {
+						t.Errorf("outcome %+v, %v", o.Output, o.Err)
+					}
+				}
+				if took := time.Since(began); took != want {
+					t.Errorf("took %s, want %s", took, want)
+				}
+			}
+		})
+	})
+}
+
+// ask posts a body to the engine and returns the answer.
+func ask(t *testing.T, e *simulated.Engine, path, body string, header ...string) map[string]any {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body))
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	rec := httptest.NewRecorder()
+	e.Handler().ServeHTTP(rec, req)
+	var out map[string]any
+	if err := json.Unmarshal(rec.Body.Bytes(), &out); err != nil {
+		t.Fatalf("%s: %v in %q", path, err, rec.Body)
+	}
+	return out
+}
+
+func TestHTTP(t *testing.T) {
+	e := simulated.New(simulated.Params{})
+	t.Run("each prompt has its choices, in order", func(t *testing.T) {
+		choices := ask(t, e, "/v1/completions", `{"model":"sim-chat","prompt":["a","b"],"n":2,"max_tokens":3}`)["choices"].([]any)
+		if len(choices) != 4 {
+			t.Fatalf("%d choices, want 4", len(choices))
+		}
+		texts := map[any]bool{}
+		for i, c := range choices {
+			c := c.(map[string]any)
+			if c["index"] != float64(i) {
+				t.Errorf("choice %d has index %v", i, c["index"])
+			}
+			texts[c["text"]] = true
+		}
+		if len(texts) != 4 || !texts[simulated.Text("a", 3)] || !texts[simulated.Text("b", 3)] {
+			t.Errorf("texts %v", texts)
+		}
+	})
+	t.Run("embeddings in base64 are the same vectors", func(t *testing.T) {
+		data := ask(t, e, "/v1/embeddings", `{"model":"sim-embed","input":"a","encoding_format":"base64"}`)["data"].([]any)
+		raw, err := base64.StdEncoding.DecodeString(data[0].(map[string]any)["embedding"].(string))
+		if err != nil || len(raw) != 4*64 {
+			t.Fatalf("%d bytes, %v", len(raw), err)
+		}
+		if got := math.Float32frombits(binary.LittleEndian.Uint32(raw)); got != simulated.Vector("a")[0] {
+			t.Errorf("first number %f, want %f", got, simulated.Vector("a")[0])
+		}
+	})
+	t.Run("JSON batches", func(t *testing.T) {
+		outputs := ask(t, e, "/batch", `{"model":"sim-chat","inputs":["a","b"],"params":{"max_tokens":2}}`)["outputs"].([]any)
+		if len(outputs) != 2 || outputs[1] != simulated.Text("b", 2) {
+			t.Errorf("outputs %v", outputs)
+		}
+	})
+	t.Run("a call of one task with many inputs is one execution", func(t *testing.T) {
+		e := simulated.New(simulated.Params{})
+		ask(t, e, "/v1/embeddings", `{"model":"sim-embed","input":["a","b","c"]}`, backend.HeaderTask, "task_1", backend.HeaderFence, "77")
+		got := e.Executions()
+		if got.Total != 1 || got.Counts["task_1"] != 1 || got.Recent[0].Fence != "77" {
+			t.Errorf("log %+v", got)
+		}
+	})
+	t.Run("what is no request is refused", func(t *testing.T) {
+		for _, body := range []string{"", "{", `{"model":"sim-chat"}`, `{"prompt":[]}`} {
+			if got := ask(t, e, "/v1/completions", body); got["error"] == nil {
+				t.Errorf("%q: %v", body, got)
+			}
+		}
+	})
 }

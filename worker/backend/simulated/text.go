@@ -1,6 +1,8 @@
 package simulated
 
 import (
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"hash/fnv"
 	"math"
@@ -72,36 +74,72 @@ func (c call) answer() (*task.Output, *task.Usage) {
 	if c.tokens == 0 {
 		finish = "length"
 	}
-	if len(c.inputs) == 0 {
-		used := count(c.prompt)
-		return &task.Output{Text: Text(c.prompt, c.tokens), FinishReason: finish}, usage(used, c.tokens)
+	used, texts := 0, c.texts()
+	for _, prompt := range c.prompts() {
+		used += count(prompt)
 	}
-	return c.prompts(finish)
+	out := &task.Output{Text: texts[0], FinishReason: finish}
+	if len(texts) > 1 {
+		choices := make([]any, len(texts))
+		for i, text := range texts {
+			choices[i] = wholeChoice(c.kind, i, text, &finish)
+		}
+		out.Choices = marshal(choices)
+	}
+	return out, usage(used, c.tokens*len(texts))
 }
 
-// prompts answers a prompt array: one choice for each.
-func (c call) prompts(finish string) (*task.Output, *task.Usage) {
-	choices := make([]choice, len(c.inputs))
-	used := 0
-	for i, in := range c.inputs {
-		choices[i] = choice{Index: i, Text: Text(in, c.tokens), FinishReason: &finish}
-		used += count(in)
+func (c call) prompts() []string {
+	if len(c.inputs) > 0 {
+		return c.inputs
 	}
-	return &task.Output{Text: choices[0].Text, FinishReason: finish, Choices: marshal(choices)}, usage(used, c.tokens*len(c.inputs))
+	return []string{c.prompt}
+}
+
+// streams is the tokens of each choice: those of a prompt follow each other,
+// and every one but its first is the answer to a prompt of its own.
+func (c call) streams() [][]string {
+	var out [][]string
+	for _, prompt := range c.prompts() {
+		for i := range c.n {
+			if i > 0 {
+				prompt += "\x00"
+			}
+			out = append(out, Tokens(prompt, c.tokens))
+		}
+	}
+	return out
+}
+
+func (c call) texts() []string {
+	var out []string
+	for _, tokens := range c.streams() {
+		out = append(out, strings.Join(tokens, ""))
+	}
+	return out
 }
 
 func (c call) embed() (*task.Output, *task.Usage) {
-	inputs := c.inputs
-	if len(inputs) == 0 {
-		inputs = []string{c.prompt}
-	}
-	vectors := make([][]float32, len(inputs))
+	inputs := c.prompts()
+	vectors := make([]any, len(inputs))
 	used := 0
 	for i, in := range inputs {
 		vectors[i] = Vector(in)
+		if c.base64 {
+			vectors[i] = base64Of(Vector(in))
+		}
 		used += count(in)
 	}
 	return &task.Output{Embeddings: marshal(vectors)}, usage(used, 0)
+}
+
+// base64Of is a vector as the OpenAI API encodes it: little-endian float32.
+func base64Of(v []float32) string {
+	raw := make([]byte, 0, 4*len(v))
+	for _, f := range v {
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(f))
+	}
+	return base64.StdEncoding.EncodeToString(raw)
 }
 
 func usage(prompt, completion int) *task.Usage {
