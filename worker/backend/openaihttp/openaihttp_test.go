@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -391,15 +392,31 @@ func TestManyInputsAreSomeCalls(t *testing.T) {
 	}
 }
 
+// canned answers every request with one stream, without a network.
+type canned []byte
+
+func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {"text/event-stream"}},
+		Body: io.NopCloser(bytes.NewReader(c)),
+	}, nil
+}
+
 func FuzzStream(f *testing.F) {
 	f.Add([]byte(recorded))
 	f.Add([]byte("data: {\"choices\":[{\"index\":127}]}\n\ndata: [DONE]\n\n"))
-	f.Add([]byte("data:\n\n\r\n:\n"))
+	f.Add([]byte("data:\n\n\r\n:\nerror: {\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		b := serve(t, sse(string(raw)), openaihttp.Params{MaxAnswer: 1 << 16, Idle: time.Second})
-		o, _ := streamed(t, b, task.Chat)
-		if o.Err == nil && o.Output.FinishReason == "" {
-			t.Errorf("%q: a success without finish_reason", raw)
+		b, err := openaihttp.New(openaihttp.Params{Name: "fuzz", URL: "http://engine", MaxAnswer: 1 << 16, Transport: canned(raw)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, text := streamed(t, b, task.Chat)
+		switch {
+		case o.Err == nil && (o.Output.FinishReason == "" || o.Output.Text != text || !utf8.ValidString(text)):
+			t.Errorf("%q: a success of %+v, streamed %q", raw, o.Output, text)
+		case o.Err != nil && o.Output != nil:
+			t.Errorf("%q: %v and an output", raw, o.Err)
 		}
 	})
 }
