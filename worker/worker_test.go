@@ -111,7 +111,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 		defer w.redis.Close()
 		w.kafka = kafkaclient.Config{Brokers: w.cluster.ListenAddrs(), ClientID: "test", Dial: w.net.DialContext}
 		quiet := slog.New(slog.DiscardHandler)
-		if w.cl, err = kafkaclient.New(w.kafka, quiet, kafkaclient.ProducerOpts(64<<20)...); err != nil {
+		if w.cl, err = kafkaclient.New(w.kafka, quiet, append(kafkaclient.ProducerOpts(64<<20), kgo.ProducerBatchCompression(kgo.NoCompression()))...); err != nil {
 			t.Fatal(err)
 		}
 		defer w.cl.Close()

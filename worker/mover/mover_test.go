@@ -55,7 +55,7 @@ func inBubble(t *testing.T, f func(b *bundle, start func() (stop func()))) {
 			}
 		}
 		quiet := slog.New(slog.DiscardHandler)
-		cl, err := kafkaclient.New(b.kafka, quiet, kafkaclient.ProducerOpts(1<<20)...)
+		cl, err := kafkaclient.New(b.kafka, quiet, append(kafkaclient.ProducerOpts(1<<20), kgo.ProducerBatchCompression(kgo.NoCompression()))...)
 		if err != nil {
 			t.Fatal(err)
 		}
