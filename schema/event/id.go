@@ -82,7 +82,8 @@ func QueuedID() ID { return ID{Fence: 0, Seq: 1} }
 func TerminalID(generation uint8) ID { return ID{Fence: TerminalFence(generation)} }
 
 // ParseID reads `<fence>-<seq>` strictly: digits only, no sign, no leading
-// zeros, so one id has one text.
+// zeros, so one id has one text. A fence above every generation's is no id: it
+// would not fit FenceDigits, and so not compare as text.
 func ParseID(s string) (ID, error) {
 	f, q, ok := strings.Cut(s, "-")
 	if !ok || !digits(f) || !digits(q) {
@@ -90,7 +91,7 @@ func ParseID(s string) (ID, error) {
 	}
 	fence, err1 := strconv.ParseUint(f, 10, 64)
 	seq, err2 := strconv.ParseUint(q, 10, 64)
-	if err1 != nil || err2 != nil {
+	if err1 != nil || err2 != nil || Fence(fence) > TerminalFence(MaxGeneration) {
 		return ID{}, ErrID
 	}
 	return ID{Fence: Fence(fence), Seq: seq}, nil
