@@ -26,6 +26,7 @@ type group[T any] struct {
 	name  string
 	solo  []entry[T] // each goes alone
 	lines map[string]*line[T]
+	lined int // items in lines
 	side  sideBySide
 	curve Curve // over all keys; used until a key has its own
 }
@@ -46,8 +47,12 @@ type entry[T any] struct {
 	at time.Time
 }
 
-// maxLines bounds the keys of a group that are remembered without tasks.
-const maxLines = 256
+const (
+	// maxLines bounds the keys of a group that are remembered without tasks.
+	maxLines = 256
+	// maxGroups bounds the groups that are.
+	maxGroups = 256
+)
 
 // New returns an empty batcher.
 func New[T any](p Policy) *Batcher[T] {
@@ -64,11 +69,7 @@ func (b *Batcher[T]) Waiting(name string) int {
 	if !ok {
 		return 0
 	}
-	n := len(g.solo)
-	for _, l := range g.lines {
-		n += len(l.items)
-	}
-	return n
+	return len(g.solo) + g.lined
 }
 
 // Add takes a task in.
@@ -84,16 +85,34 @@ func (b *Batcher[T]) Add(it Item[T], now time.Time) {
 	l.gaps.arrive(now)
 	l.held = false
 	l.items = append(l.items, e)
+	g.lined++
 }
 
 func (b *Batcher[T]) group(name string) *group[T] {
 	g, ok := b.groups[name]
 	if !ok {
+		b.forgetIdle()
 		g = &group[T]{name: name, lines: map[string]*line[T]{}}
 		b.groups[name] = g
 		b.names = append(b.names, name)
 	}
 	return g
+}
+
+// forgetIdle makes room among the groups: those that have neither tasks nor
+// calls go, with what was learned of them.
+func (b *Batcher[T]) forgetIdle() {
+	if len(b.groups) < maxGroups {
+		return
+	}
+	b.names = slices.DeleteFunc(b.names, func(name string) bool {
+		g := b.groups[name]
+		idle := len(g.solo)+g.lined == 0 && g.side.running == 0
+		if idle {
+			delete(b.groups, name)
+		}
+		return idle
+	})
 }
 
 func (g *group[T]) line(key string, now time.Time) *line[T] {
@@ -131,7 +150,7 @@ func (b *Batcher[T]) Next(now time.Time, free func(group string) int) (Batch[T],
 	b.due = time.Time{}
 	for i := range b.names {
 		g := b.groups[b.names[(b.turn+i)%len(b.names)]]
-		if len(g.solo) == 0 && g.empty() || free(g.name) <= 0 {
+		if len(g.solo)+g.lined == 0 || free(g.name) <= 0 {
 			continue
 		}
 		if batch, ok := b.from(g, now); ok {
@@ -140,15 +159,6 @@ func (b *Batcher[T]) Next(now time.Time, free func(group string) int) (Batch[T],
 		}
 	}
 	return Batch[T]{}, false
-}
-
-func (g *group[T]) empty() bool {
-	for _, l := range g.lines {
-		if len(l.items) > 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // Due is when Next should be called again if nothing happens before; false:
@@ -221,6 +231,7 @@ func (b *Batcher[T]) cut(g *group[T], l *line[T], v verdict, now time.Time) Batc
 	l.items = pop(l.items, v.n)
 	l.used, l.held = now, false
 	b.waits -= v.n
+	g.lined -= v.n
 	return out
 }
 
@@ -278,7 +289,9 @@ func (b *Batcher[T]) Remove(match func(T) bool) int {
 	for _, g := range b.groups {
 		g.solo = drop(g.solo)
 		for _, l := range g.lines {
+			before := len(l.items)
 			l.items = drop(l.items)
+			g.lined -= before - len(l.items)
 		}
 	}
 	b.waits -= gone
@@ -303,6 +316,7 @@ func (b *Batcher[T]) Clear() []T {
 			}
 			l.items = nil
 		}
+		g.lined = 0
 	}
 	b.waits = 0
 	return out

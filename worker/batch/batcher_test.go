@@ -206,6 +206,22 @@ func TestNext(t *testing.T) {
 		}
 		want(t, b, start, 8, out{[]string{"c"}, batch.Idle})
 	})
+	t.Run("models and keys that are gone are forgotten", func(t *testing.T) {
+		b := batch.New[string](batch.Policy{})
+		for i := range 5000 {
+			it := item("x", 32)
+			it.Group, it.Key = fmt.Sprint("m", i%700), fmt.Sprint("k", i)
+			b.Add(it, start)
+			if got, ok := b.Next(start, always(8)); !ok || len(got.Items) != 1 {
+				t.Fatalf("task %d: %v", i, got)
+			} else {
+				b.Done(got, after(time.Second), true)
+			}
+		}
+		if b.Len() != 0 {
+			t.Errorf("%d wait", b.Len())
+		}
+	})
 	t.Run("groups take turns", func(t *testing.T) {
 		b := batch.New[string](batch.Policy{MaxTasks: 1})
 		for _, g := range []string{"m1", "m1", "m2", "m2"} {
@@ -266,6 +282,9 @@ func (w *world) add(t *rapid.T) {
 }
 
 func (w *world) next(t *rapid.T) {
+	if n := w.b.Waiting("m1") + w.b.Waiting("m2"); n != w.b.Len() || n != len(w.items)-w.seen {
+		t.Fatalf("%d wait by group, %d in all, %d were added and not cut", n, w.b.Len(), len(w.items)-w.seen)
+	}
 	free := rapid.IntRange(0, 3).Draw(t, "free")
 	for range free {
 		got, ok := w.b.Next(w.now, func(string) int { return free })
@@ -415,4 +434,20 @@ func TestCurve(t *testing.T) {
 			t.Error("known after one call")
 		}
 	})
+}
+
+// BenchmarkBatcher is what the batcher adds to each task.
+func BenchmarkBatcher(b *testing.B) {
+	bt := batch.New[int](batch.Policy{})
+	now := start
+	for i := 0; b.Loop(); i++ {
+		now = now.Add(10 * time.Microsecond)
+		bt.Add(batch.Item[int]{Value: i, Group: "m", Key: "k", Max: 32}, now)
+		if i%32 == 31 {
+			got, ok := bt.Next(now, always(8))
+			if ok {
+				bt.Done(got, now.Add(time.Millisecond), true)
+			}
+		}
+	}
 }

@@ -71,10 +71,26 @@ func (p *pass) end(err error) {
 // that has passed, not for one that is now.
 const late = time.Millisecond
 
-// breaker returns that of a backend and model.
+// maxBreakers bounds the breakers of a backend that serves any model: beyond
+// it, models share one.
+const maxBreakers = 256
+
+// breakerOf returns the breaker of a model, if there is one.
+func (m *member) breakerOf(model string) (*breaker, bool) {
+	if b, known := m.breakers[model]; known || len(m.breakers) < maxBreakers {
+		return b, known
+	}
+	b, known := m.breakers["others"]
+	return b, known
+}
+
+// breaker returns that of a backend and model, and makes it if there is none.
 func (r *Router) breaker(m *member, model string) *breaker {
-	if b, known := m.breakers[model]; known {
+	if b, known := m.breakerOf(model); known {
 		return b
+	}
+	if len(m.breakers) >= maxBreakers {
+		model = "others"
 	}
 	b := &breaker{between: r.p.BreakerOpen}
 	gauge := r.m.breakerOf(m.Name, model)

@@ -50,7 +50,7 @@ func (r *Router) blocked(m *member, model string, now time.Time) block {
 	case now.Before(m.throttled):
 		return block{m.throttled, m.fault(fault.Throttled, "asked for a pause", nil)}
 	}
-	b, known := m.breakers[model]
+	b, known := m.breakerOf(model)
 	if !known {
 		return block{}
 	}
@@ -74,7 +74,7 @@ func (r *Router) room(m *member, model string, now time.Time) int {
 	if free <= 0 || r.blocked(m, model, now).cause != nil {
 		return 0
 	}
-	if b, known := m.breakers[model]; known && b.State() == gobreaker.StateHalfOpen {
+	if b, known := m.breakerOf(model); known && b.State() == gobreaker.StateHalfOpen {
 		return 1
 	}
 	return free

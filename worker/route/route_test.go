@@ -3,6 +3,7 @@ package route_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -489,5 +490,20 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		if _, err := route.New(p); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+func TestABackendOfAnyModelKeepsABoundedNumberOfBreakers(t *testing.T) {
+	r := setup(t, route.Params{}, &engine{})
+	for i := range 1000 {
+		l, ok := r.TryAcquire(fmt.Sprint("model ", i))
+		if !ok {
+			t.Fatal("no place")
+		}
+		l.Run(t.Context(), make([]backend.Item, 1))
+		l.Release()
+	}
+	if n := len(r.List()[0].Breakers); n > 300 {
+		t.Errorf("%d breakers", n)
 	}
 }
