@@ -43,7 +43,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const partitions = 3
 
 type bundle struct {
-	t      *testing.T
+	t      testing.TB
 	base   string
 	addr   string
 	redis  *miniredis.Miniredis
@@ -57,7 +57,7 @@ type bundle struct {
 	drain  func() // begins the stop of the process, and waits for it
 }
 
-func setup(t *testing.T, change func(*resultsvc.Config)) *bundle {
+func setup(t testing.TB, change func(*resultsvc.Config)) *bundle {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, topic.Results))
 	if err != nil {
@@ -210,7 +210,7 @@ func (f frame) decoded(t *testing.T) event.Event {
 }
 
 // frames reads a stream to its end, or n frames.
-func frames(t *testing.T, r io.Reader, n int) (out []frame, raw string) {
+func frames(t testing.TB, r io.Reader, n int) (out []frame, raw string) {
 	t.Helper()
 	lines := bufio.NewReader(r)
 	var cur frame
@@ -345,7 +345,7 @@ func TestPoll(t *testing.T) {
 }
 
 // settled is a task that has ended.
-func (b *bundle) settled(t *testing.T) task.ID {
+func (b *bundle) settled(t testing.TB) task.ID {
 	t.Helper()
 	id := b.id()
 	b.end(id, task.Succeeded, 0)
@@ -471,6 +471,36 @@ func TestEventsOfManyTasks(t *testing.T) {
 		if d := cmp.Diff(want, perTask(t, append(append([]frame{}, whole[:i+1]...), rest...))); d != "" {
 			t.Fatalf("resumed after frame %d: %s", i, d)
 		}
+	}
+}
+
+func TestAsManyTasksAsAllowedFitOneStream(t *testing.T) {
+	b := setup(t, nil)
+	query, ids := "", []task.ID{}
+	for range api.MaxWatched {
+		ids = append(ids, b.id())
+		query += "&task=" + string(ids[len(ids)-1])
+	}
+	live := b.get("/v1/events?" + query[1:])
+	got, _ := frames(t, live.Body, len(ids))
+	_ = live.Body.Close()
+	for i, id := range ids {
+		if i%2 == 0 {
+			b.attempt(id, 1, 1)
+		}
+	}
+	live = b.get("/v1/events?"+query[1:], "Last-Event-ID", got[len(got)-1].id)
+	more, _ := frames(t, live.Body, 2*len(ids)/2)
+	if last := got[len(got)-1].id; len(last) > 8<<10 {
+		t.Errorf("the cursor takes %d bytes", len(last))
+	}
+	for id, seen := range perTask(t, append(got, more...)) {
+		if len(seen) != 1 && len(seen) != 3 {
+			t.Fatalf("%s: %v", id, seen)
+		}
+	}
+	if res := b.get("/v1/events?" + query[1:] + "&task=" + string(b.id())); res.StatusCode != 400 {
+		t.Errorf("one task more: %d", res.StatusCode)
 	}
 }
 

@@ -30,8 +30,10 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	bodyTimeout       = 30 * time.Second // of ReadBody, from its first to its last byte
 	idleTimeout       = 2 * time.Minute
-	maxHeaderBytes    = 16 << 10
 	compressFrom      = 1 << 10 // bytes; smaller answers are sent as they are
+	// maxHeaderBytes lets GET /v1/events name api.MaxWatched tasks in its query
+	// (59 bytes each) and resume by a cursor of 8 KiB in a header.
+	maxHeaderBytes = 80 << 10
 )
 
 // Validate joins every fault, named by its setting.
