@@ -66,8 +66,15 @@ func (s State) Open() bool { return s.Status == "" }
 
 // Apply folds the record at an offset into s. The second result is true when
 // the record took effect: it is the generation's winner, or a valid reopening.
-// Records must be applied in offset order; any other is ignored for good.
+//
+// Records must be applied in offset order. One at or below the last that took
+// effect is a replay and changes nothing, so a reader may start over at any
+// earlier offset: a late cancel, which carries no generation, does not then end
+// the generation that a later redrive opened.
 func (s State) Apply(r *Terminal, offset int64) (State, bool) {
+	if s != (State{}) && offset <= s.Offset {
+		return s, false
+	}
 	if r.Status == Reopened {
 		valid := s.Status == task.Dead && s.Generation < 255 && r.Generation != nil && *r.Generation == s.Generation+1
 		if !valid {
