@@ -107,7 +107,7 @@ func (b *Batcher[T]) forgetIdle() {
 	}
 	b.names = slices.DeleteFunc(b.names, func(name string) bool {
 		g := b.groups[name]
-		idle := len(g.solo)+g.lined == 0 && g.side.running == 0
+		idle := len(g.solo)+g.lined == 0 && len(g.side.runs) == 0
 		if idle {
 			delete(b.groups, name)
 		}
@@ -169,8 +169,10 @@ func (b *Batcher[T]) Due() (time.Time, bool) { return b.due, !b.due.IsZero() }
 // first, and a deadline that cannot wait before that.
 func (b *Batcher[T]) from(g *group[T], now time.Time) (Batch[T], bool) {
 	best, verdict := (*line[T])(nil), verdict{}
-	if g.side.free() > 0 || b.drains {
+	if n, next := g.side.free(now); n > 0 || b.drains {
 		best, verdict = b.choose(g, now)
+	} else if g.lined > 0 {
+		b.look(next)
 	}
 	if len(g.solo) > 0 && (best == nil || verdict.reason != Deadline && g.solo[0].at.Before(best.items[0].at)) {
 		return b.alone(g, now), true
@@ -181,6 +183,13 @@ func (b *Batcher[T]) from(g *group[T], now time.Time) (Batch[T], bool) {
 	return b.cut(g, best, verdict, now), true
 }
 
+// look makes sure that Due is at most at.
+func (b *Batcher[T]) look(at time.Time) {
+	if b.due.IsZero() || at.Before(b.due) {
+		b.due = at
+	}
+}
+
 func (b *Batcher[T]) choose(g *group[T], now time.Time) (best *line[T], chosen verdict) {
 	for _, l := range g.lines {
 		if len(l.items) == 0 {
@@ -188,9 +197,7 @@ func (b *Batcher[T]) choose(g *group[T], now time.Time) (best *line[T], chosen v
 		}
 		v := b.judge(g, l, now)
 		if v.wait {
-			if b.due.IsZero() || v.until.Before(b.due) {
-				b.due = v.until
-			}
+			b.look(v.until)
 			continue
 		}
 		if best == nil || before(l, v, best, chosen) {
@@ -222,7 +229,7 @@ func (b *Batcher[T]) alone(g *group[T], now time.Time) Batch[T] {
 }
 
 func (b *Batcher[T]) cut(g *group[T], l *line[T], v verdict, now time.Time) Batch[T] {
-	out := Batch[T]{Group: g.name, Key: l.key, Reason: v.reason, Waited: now.Sub(l.items[0].at), run: g.side.start(now, v.reason == Full)}
+	out := Batch[T]{Group: g.name, Key: l.key, Reason: v.reason, Waited: now.Sub(l.items[0].at), run: g.side.start(now, g.curveOf(l).Cost(v.n), v.reason == Full)}
 	out.Items = make([]T, v.n)
 	for i := range out.Items {
 		out.Items[i] = l.items[i].Value
@@ -251,8 +258,12 @@ func (b *Batcher[T]) Done(batch Batch[T], now time.Time, ok bool) {
 	if batch.solo || g == nil {
 		return
 	}
-	others := g.side.end(now, batch.run)
-	if ok {
+	others, ran := g.side.end(now, batch.run)
+	switch {
+	case !ran:
+	case !ok:
+		g.side.silent()
+	default:
 		g.learn(batch.Key, len(batch.Items), now.Sub(batch.run.began), others, batch.run)
 	}
 }

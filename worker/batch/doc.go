@@ -5,8 +5,9 @@
 //
 // Guarantees: no item is lost or doubled; items of one key leave in the order
 // they came; a batch never exceeds the item's own maximum, the policy's size or
-// its token budget (an item above the budget goes alone); and while a call
-// could start, nothing waits longer than the policy's delay.
+// its token budget (an item above the budget goes alone); nothing is kept back
+// for company longer than the policy's delay, and nothing waits for ever for a
+// call that hangs.
 //
 // A batch goes as soon as a call can start, with everything that waits, unless
 // waiting a little for company is worth more than it costs. What a call costs

@@ -1,6 +1,9 @@
 package batch
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // sideBySide learns how many calls at once the engines of a group run without
 // slowing each other down. It begins at one and grows while calls that overlap
@@ -19,10 +22,12 @@ type sideBySide struct {
 	changes   int  // of the limit: a call says nothing of one that it did not begin under
 	calibrate bool // the next call shall run alone
 	unchecked int  // calls that overlapped since one ran alone
+	untold    int  // calls in a row whose time told nothing
 
-	running int
-	load    float64 // integral of running over time, in call-seconds
-	at      time.Time
+	runs []run
+	last int     // id of the newest
+	load float64 // integral of their number over time, in call-seconds
+	at   time.Time
 }
 
 const (
@@ -35,48 +40,92 @@ const (
 	eager      = 2    // growth with full batches: a queue that waits here can as well wait there
 	doubt      = 0.3  // idle engines cost more than busy ones: rather a place too many
 	aloneBelow = 0.05 // calls beside it, on average, that still count as none
-	recheck    = 500  // calls that overlap until one must run alone again
+	blindAfter = 8    // calls in a row that tell nothing until the limit opens
+	mostBlind  = 256  // calls at once that it opens to
+
+	// A call is overdue, and no longer counts against the limit, after both.
+	overdueAfter = time.Second
+	overdueTimes = 4 // of its cost
+
+	recheck = 500 // calls that overlap until one must run alone again
 )
 
-// free is how many more calls may start.
-func (s *sideBySide) free() int {
+// free is how many more calls may start; if none, next is when that changes
+// without one of them ending: a call that takes far longer than it should hangs
+// on its engine, and the others must not wait for it.
+func (s *sideBySide) free(now time.Time) (n int, next time.Time) {
+	n = int(max(1, s.limit))
 	if s.calibrate {
-		return 1 - s.running
+		n = 1
 	}
-	return int(max(1, s.limit)) - s.running
+	for _, r := range s.runs {
+		if !now.Before(r.overdue) {
+			continue
+		}
+		n--
+		if next.IsZero() || r.overdue.Before(next) {
+			next = r.overdue
+		}
+	}
+	return n, next
 }
 
 func (s *sideBySide) advance(now time.Time) {
 	if dt := now.Sub(s.at); dt > 0 {
-		s.load += float64(s.running) * dt.Seconds()
+		s.load += float64(len(s.runs)) * dt.Seconds()
 		s.at = now
 	}
 }
 
 // run is one call that runs.
 type run struct {
+	id      int
 	began   time.Time
+	overdue time.Time
 	load    float64 // the integral when it began
 	full    bool    // so is its batch
 	crowded bool    // it took the last place
 	changes int     // of the limit until then
 }
 
-func (s *sideBySide) start(now time.Time, full bool) run {
+// start begins a call that should take about cost; 0: nobody knows.
+func (s *sideBySide) start(now time.Time, cost time.Duration, full bool) run {
 	s.advance(now)
-	s.running++
-	return run{now, s.load, full, s.free() <= 0, s.changes}
+	s.last++
+	r := run{
+		id: s.last, began: now, overdue: now.Add(max(overdueAfter, overdueTimes*cost)),
+		load: s.load, full: full, changes: s.changes,
+	}
+	s.runs = append(s.runs, r)
+	free, _ := s.free(now)
+	r.crowded = free <= 0
+	return r
 }
 
-// end ends a call and returns how many others ran beside it on average.
-func (s *sideBySide) end(now time.Time, r run) float64 {
+// end ends a call and returns how many others ran beside it on average; false
+// if it had ended already.
+func (s *sideBySide) end(now time.Time, r run) (others float64, ok bool) {
 	s.advance(now)
-	s.running--
-	took := now.Sub(r.began).Seconds()
-	if took <= 0 {
-		return 0
+	i := slices.IndexFunc(s.runs, func(o run) bool { return o.id == r.id })
+	if i < 0 {
+		return 0, false
 	}
-	return max(0, (s.load-r.load)/took-1)
+	s.runs = slices.Delete(s.runs, i, i+1)
+	if took := now.Sub(r.began).Seconds(); took > 0 {
+		others = max(0, (s.load-r.load)/took-1)
+	}
+	return others, true
+}
+
+// silent takes note of a call whose time tells nothing: it failed or was cut
+// short. Where hardly any call tells something the limit opens, for engines
+// that idle cost more than engines that queue.
+func (s *sideBySide) silent() {
+	if s.untold++; s.untold%blindAfter == 0 {
+		s.calibrate = false
+		s.limit = min(mostBlind, 2*max(1, s.limit))
+		s.begin()
+	}
 }
 
 // alone takes note that a call ran alone.
@@ -89,7 +138,7 @@ func (s *sideBySide) learn(ratio, noise, others float64, r run) {
 	if r.changes != s.changes {
 		return
 	}
-	s.limit = max(1, s.limit)
+	s.limit, s.untold = max(1, s.limit), 0
 	if others >= aloneBelow {
 		s.seen++
 		s.ratio += (ratio - s.ratio) / min(s.seen, memory)
