@@ -23,7 +23,7 @@ func BenchmarkStreams(b *testing.B) {
 	if url == "" {
 		b.Skip("PENSTOCK_TEST_REDIS is not set")
 	}
-	s := setup(b, func(c *resultsvc.Config) { c.Redis.URL = config.Secret(url) })
+	s := setup(b, func(c *resultsvc.Config) { c.Redis.URL = config.Secret(strings.TrimSuffix(url, "/0") + "/4") })
 	if err := s.rdb.FlushDB(b.Context()).Err(); err != nil {
 		b.Fatal(err)
 	}

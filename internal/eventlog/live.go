@@ -17,8 +17,9 @@ import (
 // After an error it is of no more use: open another and watch again. Watch and
 // Unwatch may run beside Receive, of which there is one at a time.
 type Live struct {
-	log *Log
-	sub *redis.PubSub
+	log   *Log
+	sub   *redis.PubSub
+	quiet time.Duration
 }
 
 // Notice is what a Live receives.
@@ -30,7 +31,7 @@ type Notice struct {
 
 // Live returns a connection that watches nothing yet. It does no I/O.
 func (l *Log) Live() *Live {
-	return &Live{log: l, sub: l.rdb.Subscribe(context.Background())}
+	return &Live{log: l, sub: l.rdb.Subscribe(context.Background()), quiet: quiet}
 }
 
 // channelsPerCommand bounds one SUBSCRIBE.
@@ -71,7 +72,7 @@ const quiet = 5 * time.Second
 func (v *Live) Receive(ctx context.Context) (Notice, error) {
 	asked := false
 	for {
-		got, err := v.sub.ReceiveTimeout(ctx, quiet)
+		got, err := v.sub.ReceiveTimeout(ctx, v.quiet)
 		var slow net.Error
 		switch {
 		case err == nil:

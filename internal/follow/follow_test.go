@@ -30,7 +30,7 @@ const partitions = 1
 
 type bundle struct {
 	t        *testing.T
-	redis    *miniredis.Miniredis
+	redis    *miniredis.Miniredis // nil for a real one
 	rdb      redis.UniversalClient
 	store    *taskstore.Store
 	log      *eventlog.Log
@@ -43,10 +43,9 @@ type bundle struct {
 
 func setup(t *testing.T, p follow.Params) *bundle {
 	t.Helper()
-	mr := miniredis.RunT(t)
-	rdb := redis.NewClient(&redis.Options{
-		Addr: mr.Addr(), ReadTimeout: time.Second, DialTimeout: time.Second, MaxRetries: -1, ContextTimeoutEnabled: true,
-	})
+	opt, mr := openRedis(t)
+	opt.ReadTimeout, opt.DialTimeout, opt.MaxRetries, opt.ContextTimeoutEnabled = time.Second, time.Second, -1, true
+	rdb := redis.NewClient(opt)
 	t.Cleanup(func() { _ = rdb.Close() })
 	minter, err := task.NewMinter(task.Secret{Key: []byte("0123456789abcdef")})
 	if err != nil {
@@ -66,6 +65,14 @@ func setup(t *testing.T, p follow.Params) *bundle {
 	wg.Go(func() { _ = b.follower.Run(ctx) })
 	t.Cleanup(func() { stop(); wg.Wait() })
 	return b
+}
+
+// needsFake skips a test that stops Redis.
+func (b *bundle) needsFake() {
+	b.t.Helper()
+	if b.redis == nil {
+		b.t.Skip("stops Redis: on the fake only")
+	}
 }
 
 func (b *bundle) id() task.ID { return b.minter.New("acme", time.Now()) }
@@ -295,7 +302,9 @@ func TestAStreamThatIsGoneStillEnds(t *testing.T) {
 	id := b.id()
 	b.claim(id, fence(0, 1), 1)
 	b.end(id, task.Succeeded, 0)
-	b.redis.Del(rediskey.Events(0, id))
+	if err := b.rdb.Del(t.Context(), rediskey.Events(0, id)).Err(); err != nil {
+		t.Fatal(err)
+	}
 	want := []string{"0-1 queued ", event.TerminalID(0).String() + " succeeded "}
 	if d := cmp.Diff(want, b.watch(id, event.ID{}, all)); d != "" {
 		t.Error(d)
@@ -425,6 +434,7 @@ func TestAWatcherThatMissedTheEndIsToldAtTheHeartbeat(t *testing.T) {
 
 func TestWatchersSurviveARedisThatComesBack(t *testing.T) {
 	b := setup(t, follow.Params{})
+	b.needsFake()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	id, f := b.id(), fence(0, 1)

@@ -31,6 +31,7 @@ type tailBundle struct {
 func setupTail(t *testing.T) tailBundle {
 	t.Helper()
 	b := setup(t, follow.Params{TailGrace: 20 * time.Millisecond, Confirm: 100 * time.Millisecond, Skew: time.Nanosecond})
+	b.needsFake()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, topic.Results))
 	if err != nil {
 		t.Fatal(err)
