@@ -151,6 +151,23 @@ func TestStore(t *testing.T) {
 			<-done
 		})
 	})
+	t.Run("takes a pipeline whose answers are larger than any buffer", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			_, cl := openStore(t, devstack.StoreParams{Virtual: true})
+			if err := cl.Set(t.Context(), "k", string(make([]byte, 64<<10)), 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			cmds, err := cl.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+				for range 200 {
+					p.Get(t.Context(), "k")
+				}
+				return nil
+			})
+			if err != nil || len(cmds) != 200 {
+				t.Errorf("%d answers, %v", len(cmds), err)
+			}
+		})
+	})
 	t.Run("evicts the oldest tasks and nothing else", func(t *testing.T) {
 		s, cl := openStore(t, devstack.StoreParams{Retain: 2})
 		for i := range 5 {

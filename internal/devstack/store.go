@@ -41,7 +41,7 @@ type Store struct {
 
 // OpenStore starts a store. Run must run for keys to expire.
 func OpenStore(p StoreParams) (*Store, error) {
-	s := &Store{redis: miniredis.NewMiniRedis(), retain: p.Retain, addr: "localhost:6379"}
+	s := &Store{redis: miniredis.NewMiniRedis(), retain: p.Retain, addr: "127.0.0.1:6379"}
 	if s.retain == 0 {
 		s.retain = DefaultRetain
 	}
@@ -62,7 +62,13 @@ func (s *Store) Addr() string { return s.addr }
 func (s *Store) URL() string { return "redis://" + s.addr + "/0" }
 
 // Dial connects inside the process, without a socket.
-func (s *Store) Dial(context.Context, string, string) (net.Conn, error) { return s.redis.Dial() }
+func (s *Store) Dial(context.Context, string, string) (net.Conn, error) {
+	c, err := s.redis.Dial()
+	if err != nil {
+		return nil, fmt.Errorf("dial store: %w", err)
+	}
+	return newPipe(c), nil
+}
 
 // Redis is the store itself, for tests that flush or break it.
 func (s *Store) Redis() *miniredis.Miniredis { return s.redis }

@@ -1,0 +1,76 @@
+// Package dev is the whole of Penstock in one process: ingress, worker and
+// results service as they run in production, on Kafka and Redis inside the
+// process and a simulated engine, each of which a flag swaps for a real one.
+//
+// It is not for production: one process, one replica, no keys on loopback.
+package dev
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/penstock/penstock/internal/config"
+	"github.com/penstock/penstock/internal/idsecret"
+)
+
+// Config is what the user chooses.
+type Config struct {
+	Listen  string // the one address of every route
+	DataDir string // keeps Kafka's log across restarts; empty: memory
+	Kafka   string // bootstrap addresses of a real Kafka, comma separated; empty: inside the process
+	Redis   string // URL of a real Redis; empty: inside the process
+	Backend string // URL of a real engine; empty: a simulated one
+
+	AuthKeysFile string        // API keys; needed to listen beyond loopback
+	IDSecret     config.Secret // signs task ids; needed to listen beyond loopback
+
+	// RetryBase and RetryMax are the first and the longest wait between two
+	// tries of a task.
+	RetryBase, RetryMax time.Duration
+}
+
+// DefaultConfig listens on loopback and swaps nothing.
+func DefaultConfig() Config {
+	return Config{
+		Listen: "127.0.0.1:8080", IDSecret: idsecret.Dev,
+		RetryBase: time.Second, RetryMax: 8 * time.Second,
+	}
+}
+
+// Validate returns every fault at once, by the name the user typed.
+func (c Config) Validate() error {
+	var errs []error
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("--listen %q: want host:port", c.Listen))
+	}
+	if c.DataDir != "" && c.Kafka != "" {
+		errs = append(errs, errors.New("--data-dir is for the Kafka inside the process: leave it out with --kafka"))
+	}
+	if c.Backend != "" {
+		if u, err := url.Parse(c.Backend); err != nil || u.Host == "" {
+			errs = append(errs, fmt.Errorf("--backend %q: want a URL such as http://127.0.0.1:8000", c.Backend))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	// resultTTL is how long results can be read. The store inside the process
+	// keeps everything in memory.
+	resultTTL = time.Hour
+	// memoryRetention bounds a log in memory; maxTaskAge is half of it, as the
+	// topics demand.
+	memoryRetention = 6 * time.Hour
+	diskRetention   = 72 * time.Hour
+)
+
+// retention is how long the topics keep tasks and results.
+func (c Config) retention() time.Duration {
+	if c.DataDir == "" && c.Kafka == "" {
+		return memoryRetention
+	}
+	return diskRetention
+}

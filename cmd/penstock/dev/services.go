@@ -1,0 +1,57 @@
+package dev
+
+import (
+	"context"
+
+	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/producer"
+	"github.com/penstock/penstock/resultsvc"
+	"github.com/penstock/penstock/worker"
+)
+
+// openServices opens the three services as their own processes would, with one
+// catalog, one registry and one listener for all.
+func (s *Stack) openServices(ctx context.Context) (err error) {
+	s.server = httpserver.New(s.httpConfig(), s.log, s.reg)
+	if s.results, err = resultsvc.Open(ctx, s.resultsConfig(), resultsvc.Deps{
+		Log: s.log, Registry: s.reg, Ready: s.server.Readiness(), Auth: s.auth,
+	}); err != nil {
+		return err
+	}
+	if s.producer, err = producer.Open(ctx, s.producerConfig(), producer.Deps{
+		Log: s.log, Registry: s.reg, Ready: s.server.Readiness(), Auth: s.auth, Catalog: s.models, Waiter: s.results.Follower(),
+	}); err != nil {
+		return err
+	}
+	// The worker's readiness is its own: requests are wanted before it has
+	// joined its group, because they wait in Kafka.
+	s.worker, err = worker.Open(ctx, s.workerConfig(), worker.Deps{Log: s.log, Registry: s.reg, Catalog: s.models})
+	return err
+}
+
+func (s *Stack) producerConfig() producer.Config {
+	c := producer.DefaultConfig()
+	c.HTTPConfig.Config, c.IDConfig.ID = s.httpConfig(), s.cfg.IDSecret
+	c.Kafka, c.Redis = s.kafka, s.redis
+	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
+	c.BacklogCheck = false
+	return c
+}
+
+func (s *Stack) workerConfig() worker.Config {
+	c := worker.DefaultConfig()
+	c.HTTPConfig.Config = s.httpConfig()
+	c.Kafka, c.Redis = s.kafka, s.redis
+	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
+	c.RetryBase, c.RetryCap = s.cfg.RetryBase, s.cfg.RetryMax
+	return c
+}
+
+func (s *Stack) resultsConfig() resultsvc.Config {
+	c := resultsvc.DefaultConfig()
+	c.HTTPConfig.Config, c.IDConfig.ID = s.httpConfig(), s.cfg.IDSecret
+	c.Kafka, c.Redis = s.kafka, s.redis
+	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
+	c.StreamDrain = drainGrace / 2
+	return c
+}
