@@ -186,7 +186,7 @@ func TestForwardTakesAMessage(t *testing.T) {
 		t.Error("a message sent twice became two tasks")
 	}
 	b.winner = &terminal.Terminal{Status: task.Failed}
-	if w := b.post("/api/forward", `{"source":"web","payload":{"text":"a"}}`, "Prefer", "wait=5"); w.Code != http.StatusOK || b.tasks[1].Labels != nil && len(b.tasks[1].Labels) != 0 {
+	if w := b.post("/api/forward", `{"source":"web","payload":{"text":"a"}}`, "Prefer", "wait=5"); w.Code != http.StatusOK || len(b.tasks[1].Labels) != 0 {
 		t.Errorf("%d %v", w.Code, b.tasks[1].Labels)
 	}
 }
