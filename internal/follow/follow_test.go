@@ -43,6 +43,14 @@ type bundle struct {
 
 func setup(t *testing.T, p follow.Params) *bundle {
 	t.Helper()
+	b := prepare(t, p)
+	b.run()
+	return b
+}
+
+// prepare is setup without a follower that runs.
+func prepare(t *testing.T, p follow.Params) *bundle {
+	t.Helper()
 	opt, mr := openRedis(t)
 	opt.ReadTimeout, opt.DialTimeout, opt.MaxRetries, opt.ContextTimeoutEnabled = time.Second, time.Second, -1, true
 	rdb := redis.NewClient(opt)
@@ -60,11 +68,15 @@ func setup(t *testing.T, p follow.Params) *bundle {
 		t.Fatal(err)
 	}
 	b.follower = follow.New(b.store, b.log, p)
+	return b
+}
+
+// run runs the follower until the test ends.
+func (b *bundle) run() {
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.follower.Run(ctx) })
-	t.Cleanup(func() { stop(); wg.Wait() })
-	return b
+	b.t.Cleanup(func() { stop(); wg.Wait() })
 }
 
 // needsFake skips a test that stops Redis.
@@ -311,6 +323,29 @@ func TestAStreamThatIsGoneStillEnds(t *testing.T) {
 	}
 }
 
+func TestHistoryIsReadOnlyOnceTheSubscriptionStands(t *testing.T) {
+	b := prepare(t, follow.Params{})
+	id := b.id()
+	b.end(id, task.Succeeded, 0)
+	c, err := b.follower.Follow(t.Context(), id, event.ID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if e, err := c.Next(t.Context()); err != nil || e.Type != event.Queued {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if e, err := c.Next(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("nobody is subscribed, and history came: %+v, %v", e, err)
+	}
+	b.run()
+	if e, err := c.Next(t.Context()); err != nil || e.Type != event.Succeeded {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 func TestARedriveIsFollowedInItsOwnGeneration(t *testing.T) {
 	b := setup(t, follow.Params{})
 	id := b.id()
@@ -460,11 +495,9 @@ func TestWatchersSurviveARedisThatComesBack(t *testing.T) {
 	if err := b.redis.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	b.say(id, f, 3, 4) // most likely before the subscription stands again
-	read(2)
-	b.say(id, f, 5, 5)
+	b.say(id, f, 3, 5) // before the subscription stands again
 	b.end(id, task.Succeeded, 0)
-	read(2)
+	read(4)
 	want := []string{"0-1 queued ", "256-0 started ", "256-1 delta 1", "256-2 delta 2", "256-3 delta 3", "256-4 delta 4", "256-5 delta 5", event.TerminalID(0).String() + " succeeded "}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -143,8 +143,7 @@ func TestALateTerminalIsNotDelivered(t *testing.T) {
 	defer cancel()
 	id := b.young()
 	b.publish(t, b.ended(id, task.Cancelled, 0)) // wins while nobody watches
-	other := b.young()
-	b.publish(t, b.ended(other, task.Succeeded, 0))
+	b.await(t)                                   // the tail has passed it
 	b.redis.Close()
 	short, done := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer done()
@@ -155,5 +154,30 @@ func TestALateTerminalIsNotDelivered(t *testing.T) {
 	wg.Wait()
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the loser was delivered: %v", err)
+	}
+}
+
+func TestAWatcherThatComesAfterTheTailGetsTheTerminalToo(t *testing.T) {
+	b := setupTail(t)
+	b.redis.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	id := b.young()
+	first, err := b.follower.Follow(ctx, id, event.QueuedID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := b.follower.Follow(ctx, id, event.QueuedID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	b.publish(t, b.ended(id, task.Succeeded, 0))
+	if e, err := first.Next(ctx); err != nil || e.Type != event.Succeeded {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if got, _, err := b.follower.Wait(ctx, id); err != nil || got.Status != task.Succeeded {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
