@@ -468,7 +468,7 @@ func TestAWatcherThatMissedTheEndIsToldAtTheHeartbeat(t *testing.T) {
 }
 
 func TestWatchersSurviveARedisThatComesBack(t *testing.T) {
-	b := setup(t, follow.Params{})
+	b := setup(t, follow.Params{Heartbeat: time.Hour})
 	b.needsFake()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
