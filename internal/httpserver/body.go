@@ -75,6 +75,8 @@ func readAll(raw *countingReader, zipped bool, limit, announced int64) ([]byte, 
 	buf.Grow(int(max(announced, 0)) + bytes.MinRead) // announced is at most the limit
 	_, err := buf.ReadFrom(body)
 	switch {
+	case zipped && int64(buf.Len()) > limit && raw.n <= limit:
+		return nil, Fail(fault.TooLarge, "the body unpacks to more than the limit of %d bytes: send less, or split it", limit)
 	case int64(buf.Len()) > limit || raw.n > limit:
 		return nil, tooLargeError(limit)
 	case err != nil:
