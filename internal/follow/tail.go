@@ -261,9 +261,7 @@ func (f *Follower) later(w tailed) {
 // RunTail reads the live end of penstock.results, without a group, until ctx
 // is done. The client must consume nothing yet. Kafka being away is waited for.
 func (f *Follower) RunTail(ctx context.Context, cl *kgo.Client) error {
-	if err := f.seekEnd(ctx, cl); err != nil {
-		return err
-	}
+	next := f.seekEnd(ctx, cl)
 	for {
 		fetches := cl.PollRecords(ctx, 4096)
 		if ctx.Err() != nil {
@@ -273,31 +271,37 @@ func (f *Follower) RunTail(ctx context.Context, cl *kgo.Client) error {
 			return errors.New("tail results: client closed")
 		}
 		fetches.EachError(func(_ string, partition int32, err error) {
-			// The client goes on by itself; what it had to skip is not known.
-			f.p.Log.Warn("tail results", "partition", partition, "err", err)
-			f.tail.begin(time.Now())
+			f.p.Log.Warn("tail results", "partition", partition, "err", err) // the client goes on by itself
 		})
-		fetches.EachRecord(func(r *kgo.Record) { f.tailRecord(ctx, r) })
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset > next[r.Partition] {
+				f.tail.begin(time.Now()) // records were skipped: what they said is not known
+			}
+			next[r.Partition] = r.Offset + 1
+			f.tailRecord(ctx, r)
+		})
 	}
 }
 
-// seekEnd starts at the ends the partitions have now. Tasks made after the
-// answer have all their records behind them.
-func (f *Follower) seekEnd(ctx context.Context, cl *kgo.Client) error {
+// seekEnd starts at the ends the partitions have now, and returns them. Tasks
+// made after the answer have all their records behind them.
+func (f *Follower) seekEnd(ctx context.Context, cl *kgo.Client) map[int32]int64 {
 	for {
 		ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, topic.Results)
 		if err == nil {
 			err = ends.Error()
 		}
 		if err == nil && len(ends[topic.Results]) > 0 {
-			at := map[int32]kgo.Offset{}
-			ends.Each(func(o kadm.ListedOffset) { at[o.Partition] = kgo.NewOffset().At(o.Offset) })
+			at, next := map[int32]kgo.Offset{}, map[int32]int64{}
+			ends.Each(func(o kadm.ListedOffset) {
+				at[o.Partition], next[o.Partition] = kgo.NewOffset().At(o.Offset), o.Offset
+			})
 			f.tail.begin(time.Now())
 			cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic.Results: at})
-			return nil
+			return next
 		}
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // asked to stop
+			return nil
 		}
 		f.p.Log.Warn("find end of results", "err", err)
 		if !pause(ctx, time.Second) {

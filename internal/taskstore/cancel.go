@@ -3,6 +3,7 @@ package taskstore
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/schema/task"
@@ -26,7 +27,8 @@ func (s *Store) Cancels(ctx context.Context) (<-chan task.ID, error) {
 	messages := sub.Channel() // reconnects and resubscribes on its own; drops for a slow reader
 	out := make(chan task.ID)
 	done := context.AfterFunc(ctx, func() { _ = sub.Close() }) // closes messages
-	go func() {                                                // ends with messages, which ctx closes
+	var wg sync.WaitGroup                                      // its end is told by closing out
+	wg.Go(func() {                                             // ends with messages, which ctx closes
 		defer close(out)
 		defer done()
 		for m := range messages {
@@ -40,6 +42,6 @@ func (s *Store) Cancels(ctx context.Context) (<-chan task.ID, error) {
 				return
 			}
 		}
-	}()
+	})
 	return out, nil
 }
