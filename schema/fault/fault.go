@@ -31,7 +31,8 @@ const (
 	Internal     Code = "internal"     // our bug
 )
 
-// Codes that only the front door uses; no accepted task ends with them.
+// Codes of the front door. Of these only TooLarge can end an accepted task: a
+// backend's answer was over the limit.
 const (
 	NotFound    Code = "not_found"              // unknown or foreign task, unknown model or route
 	Forbidden   Code = "forbidden"              // known caller, missing scope
