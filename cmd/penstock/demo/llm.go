@@ -1,10 +1,13 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +70,9 @@ func (d LLM) measure(ctx context.Context, cl *client.Client, prompts []api.Submi
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(d.count(ctx, streamed), d.count(ctx, batched)); err != nil {
+		return err
+	}
 	d.printf("\n")
 	w := tabwriter.NewWriter(d.Out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "KIND\tTASKS\tTOKENS\tTOKENS/S\tFIRST TOKEN P50\tP99\tEND TO END P50\tP99")
@@ -88,10 +94,11 @@ pools:
 `, d.Model, d.Engine, d.Slots)
 }
 
-// sample is what one task took.
+// sample is what one task took and made.
 type sample struct {
 	first, whole time.Duration
-	tokens       int
+	text         string
+	tokens       int // as the worker was told; see LLM.count
 }
 
 // samples are those of one kind, with the time all of them took together.
@@ -181,15 +188,55 @@ func (d LLM) chat(ctx context.Context, cl *client.Client, text string, show io.W
 	return v, err
 }
 
-// take reads the tokens of a terminal, which must be a success.
+// take reads the answer of a terminal, which must be a success.
 func (v *sample) take(e event.Event) error {
-	if e.Type != event.Succeeded || e.Result == nil {
+	if e.Type != event.Succeeded || e.Result == nil || e.Result.Output == nil {
 		return fmt.Errorf("task %s ended as %s: %+v", e.TaskID, e.Type, e.Result)
 	}
+	v.text = e.Result.Output.Text
 	if e.Result.Usage != nil {
 		v.tokens = e.Result.Usage.CompletionTokens
 	}
 	return nil
+}
+
+// count asks the engine's tokenizer how long the answers are, where it has one:
+// llama.cpp reports the usage of a prompt array's first prompt only.
+func (d LLM) count(ctx context.Context, s samples) error {
+	for i := range s.list {
+		n, ok, err := d.tokenize(ctx, s.list[i].text)
+		if err != nil || !ok {
+			return err
+		}
+		s.list[i].tokens = n
+	}
+	return nil
+}
+
+// tokenize counts the tokens of a text; ok is false for an engine that does
+// not offer to.
+func (d LLM) tokenize(ctx context.Context, text string) (n int, ok bool, err error) {
+	body, err := json.Marshal(map[string]string{"content": text})
+	if err != nil {
+		return 0, false, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.Engine+"/tokenize", bytes.NewReader(body))
+	if err != nil {
+		return 0, false, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, false, fmt.Errorf("count tokens: %w", err)
+	}
+	defer res.Body.Close()
+	var out struct {
+		Tokens []json.RawMessage `json:"tokens"`
+	}
+	if res.StatusCode != http.StatusOK || json.NewDecoder(res.Body).Decode(&out) != nil {
+		return 0, false, nil
+	}
+	return len(out.Tokens), true, nil
 }
 
 func (d LLM) limits() task.Params {
