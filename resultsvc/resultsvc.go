@@ -15,20 +15,17 @@ import (
 	"slices"
 	"time"
 
-	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
-	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/resultsvc/httpapi"
 	"github.com/penstock/penstock/resultsvc/poll"
 	"github.com/penstock/penstock/resultsvc/project"
 	"github.com/penstock/penstock/resultsvc/sse"
@@ -40,23 +37,22 @@ import (
 type Deps struct {
 	Log      *slog.Logger
 	Registry prometheus.Registerer
-	Ready    *lifecycle.Readiness  // told when Kafka and Redis have answered
-	Auth     auth.Authenticator    // default: the API keys of the configuration, else everybody is tenant dev
-	Redis    redis.UniversalClient // default: one of the configuration; not closed by the service
+	Ready    *lifecycle.Readiness // told when Kafka and Redis have answered
+	Auth     auth.Authenticator   // default: the API keys of the configuration, else everybody is tenant dev
 }
 
 // Service is the results service. Its routes are added to an Echo by Register.
 type Service struct {
+	*httpapi.API
+
 	cfg       Config
 	log       *slog.Logger
 	ready     *lifecycle.Readiness
 	auth      auth.Authenticator
-	rdb       redis.UniversalClient
 	follower  *follow.Follower
 	projector *project.Projector
-	poll      *poll.API
-	sse       *sse.API
-	kafka     *kgo.Client // topics, pings and the tail
+	tail      func(context.Context) error            // reads the log's end
+	pings     map[string]func(context.Context) error // of Kafka and Redis
 	stack     lifecycle.Stack
 }
 
@@ -70,7 +66,7 @@ const (
 func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	s := &Service{cfg: cfg, log: d.Log, ready: d.Ready, auth: d.Auth, rdb: d.Redis}
+	s := &Service{cfg: cfg, log: d.Log, ready: d.Ready, auth: d.Auth, pings: map[string]func(context.Context) error{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stack.Stop(context.WithoutCancel(ctx)))
@@ -84,35 +80,50 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 			return nil, err
 		}
 	}
-	if err := s.openRedis(); err != nil {
+	if err := s.wire(d.Registry); err != nil {
 		return nil, err
 	}
 	if err := s.openKafka(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.wire(d.Registry)
+	return s, nil
 }
 
-func (s *Service) openRedis() error {
-	if s.rdb != nil {
-		return nil
+// wire connects to Redis when first needed and builds what stands on it.
+func (s *Service) wire(reg prometheus.Registerer) error {
+	minter, err := s.cfg.IDConfig.Minter(s.cfg.Listen)
+	if err != nil {
+		return err
 	}
 	rdb, err := redisclient.New(s.cfg.Redis)
 	if err != nil {
 		return err
 	}
-	s.rdb = rdb
 	s.stack.PushClose("redis", rdb.Close)
+	s.pings["redis"] = func(ctx context.Context) error { return rdb.Ping(ctx).Err() }
+	store := taskstore.New(rdb, taskstore.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL, MaxAge: s.cfg.MaxTaskAge})
+	events := eventlog.New(rdb, eventlog.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL})
+	s.follower = follow.New(store, events, follow.Params{
+		Service: "resultsvc", Heartbeat: s.cfg.StreamHeartbeat, Log: s.log, Registry: reg,
+	})
+	s.projector = project.New(store, project.Params{}, s.log, reg)
+	streams := sse.New(store, s.follower, minter, sse.Params{
+		Heartbeat: s.cfg.StreamHeartbeat, WriteTimeout: s.cfg.StreamWriteTimeout, Lifetime: s.cfg.StreamLifetime,
+		DrainSpread: s.cfg.StreamDrain, Streams: s.cfg.MaxStreams, PerTenant: s.cfg.MaxTenantStreams,
+	}, s.log, reg)
+	s.API = httpapi.New(s.auth, poll.New(store, s.follower, minter), streams)
 	return nil
 }
 
+// openKafka checks the results topic, over the client that will read its end.
 func (s *Service) openKafka(ctx context.Context) error {
 	cl, err := kafkaclient.New(s.cfg.Kafka, s.log)
 	if err != nil {
 		return err
 	}
-	s.kafka = cl
 	s.stack.PushClose("kafka", func() error { cl.Close(); return nil })
+	s.pings["kafka"] = cl.Ping
+	s.tail = func(ctx context.Context) error { return s.follower.RunTail(ctx, cl) }
 	replication, err := kafkaclient.Replication(ctx, cl)
 	if err != nil {
 		return err
@@ -125,42 +136,8 @@ func (s *Service) openKafka(ctx context.Context) error {
 	return kafkaclient.EnsureTopics(ctx, cl, plan, s.log)
 }
 
-func (s *Service) wire(reg prometheus.Registerer) error {
-	minter, err := s.cfg.IDConfig.Minter(s.cfg.Listen)
-	if err != nil {
-		return err
-	}
-	store := taskstore.New(s.rdb, taskstore.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL, MaxAge: s.cfg.MaxTaskAge})
-	events := eventlog.New(s.rdb, eventlog.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL})
-	s.follower = follow.New(store, events, follow.Params{
-		Service: "resultsvc", Heartbeat: s.cfg.StreamHeartbeat, Log: s.log, Registry: reg,
-	})
-	s.projector = project.New(store, project.Params{}, s.log, reg)
-	s.poll = poll.New(store, s.follower, minter)
-	s.sse = sse.New(store, s.follower, minter, sse.Params{
-		Heartbeat: s.cfg.StreamHeartbeat, WriteTimeout: s.cfg.StreamWriteTimeout, Lifetime: s.cfg.StreamLifetime,
-		DrainSpread: s.cfg.StreamDrain, Streams: s.cfg.MaxStreams, PerTenant: s.cfg.MaxTenantStreams,
-	}, s.log, reg)
-	return nil
-}
-
 // Follower is the process's own: in one process with a producer, both use it.
 func (s *Service) Follower() *follow.Follower { return s.follower }
-
-// Register mounts the read routes.
-func (s *Service) Register(e *echo.Echo) {
-	read := httpserver.Authenticate(s.auth, auth.ScopeRead)
-	s.poll.Register(e, read)
-	s.sse.Register(e, read)
-}
-
-// Drain makes long polls answer with what is known, and asks event streams to
-// reconnect, spread over stream_drain. The HTTP server calls it when it stops
-// taking requests.
-func (s *Service) Drain() {
-	s.poll.Drain()
-	s.sse.Drain()
-}
 
 // Run works until ctx ends, then closes the service. Its context should end
 // after the HTTP server has drained. Redis and Kafka may come and go.
@@ -174,7 +151,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.projector.Run(ctx, cl) })
 	g.Go(func() error { return s.follower.Run(ctx) })
-	g.Go(func() error { return s.follower.RunTail(ctx, s.kafka) })
+	g.Go(func() error { return s.tail(ctx) })
 	g.Go(func() error { s.announce(ctx); return nil })
 	err = g.Wait()
 	s.Drain()
@@ -185,19 +162,15 @@ func (s *Service) Run(ctx context.Context) error {
 // ready when either goes away later: what can be read without them is worth
 // reading, and every instance would go at once.
 func (s *Service) announce(ctx context.Context) {
-	asked := map[string]func(context.Context) error{
-		"redis": func(ctx context.Context) error { return s.rdb.Ping(ctx).Err() },
-		"kafka": s.kafka.Ping,
-	}
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
-	for len(asked) > 0 {
-		for name, ping := range asked {
+	for len(s.pings) > 0 {
+		for name, ping := range s.pings {
 			short, cancel := context.WithTimeout(ctx, pingEvery)
 			err := ping(short)
 			cancel()
 			if s.ready.Set(name, err); err == nil {
-				delete(asked, name)
+				delete(s.pings, name)
 			}
 		}
 		select {
