@@ -260,16 +260,41 @@ func (r *Runner) call(ctx context.Context, c Call, tries []*Try, live []int, cla
 	}
 	outcomes := safely(ctx, c, items)
 	took := time.Since(started)
+	awaitTails(streams)
 	for j, i := range live {
-		if streams[j] != nil {
-			streams[j].Close()
-		}
 		results[i] = Result{
 			Output: outcomes[j].Output, Usage: outcomes[j].Usage, Err: settleErr(ctxs[j], outcomes[j].Err),
 			Backend: c.Name, Started: started, Ended: started.Add(took),
 		}
 		if d := outcomes[j].FirstToken; d > 0 {
 			r.m.firstToken.Observe(d.Seconds())
+		}
+	}
+}
+
+// tailLimit is how long an attempt waits for the last of its tokens to be
+// written. A store that is slower than this costs a stream its tail; the
+// terminal has the full text.
+const tailLimit = 250 * time.Millisecond
+
+// awaitTails closes streams and waits until they are written: the terminal,
+// which goes another way, must not overtake the last tokens.
+func awaitTails(streams []*Stream) {
+	limit := time.NewTimer(tailLimit)
+	defer limit.Stop()
+	for _, st := range streams {
+		if st != nil {
+			st.Close()
+		}
+	}
+	for _, st := range streams {
+		if st == nil {
+			continue
+		}
+		select {
+		case <-st.Written():
+		case <-limit.C:
+			return
 		}
 	}
 }

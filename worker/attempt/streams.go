@@ -43,6 +43,7 @@ func NewStreams(log Log, every time.Duration, m *metrics) *Streams {
 type Stream struct {
 	s     *Streams
 	claim eventlog.Claim
+	over  chan struct{} // closed when nothing more will be written
 
 	// Guarded by s.mu.
 	seq     uint64
@@ -65,7 +66,7 @@ type piece struct {
 
 // Open starts the stream of a try whose claim was written.
 func (s *Streams) Open(claim eventlog.Claim) *Stream {
-	st := &Stream{s: s, claim: claim}
+	st := &Stream{s: s, claim: claim, over: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[st] = struct{}{}
@@ -94,23 +95,37 @@ func (st *Stream) Emit(p backend.Piece) {
 	}
 }
 
-// Close lets the rest go out. It does not wait: the terminal has the full text.
+// Close lets the rest go out, without waiting for it.
 func (st *Stream) Close() {
 	s := st.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.closing = true
-	if len(st.texts) == 0 && len(st.pending) == 0 || st.ended {
-		delete(s.open, st)
-		return
+	switch {
+	case st.ended:
+	case len(st.texts) == 0 && len(st.pending) == 0:
+		st.ended = true
+		st.leave()
+	default:
+		s.nudge()
 	}
-	s.nudge()
+}
+
+// Written is closed once everything of a closed stream is in the store, or
+// nothing more will be. A terminal that comes before that would cut the
+// stream's tail off: the store refuses tokens after the end.
+func (st *Stream) Written() <-chan struct{} { return st.over }
+
+// leave ends the writing; the caller holds the lock, and does it once.
+func (st *Stream) leave() {
+	delete(st.s.open, st)
+	close(st.over)
 }
 
 // end drops the stream; the caller holds the lock.
 func (st *Stream) end(reason string) {
 	st.ended, st.texts, st.pending, st.sent, st.bytes = true, nil, nil, nil, 0
-	delete(st.s.open, st)
+	st.leave()
 	st.s.m.streamsEnded.WithLabelValues(reason).Inc()
 }
 
@@ -225,7 +240,8 @@ func (st *Stream) answered(err error) bool {
 	}
 	st.pending, st.reclaim = nil, false
 	if st.closing && len(st.texts) == 0 {
-		delete(st.s.open, st)
+		st.ended = true
+		st.leave()
 	}
 	return true
 }
