@@ -60,7 +60,7 @@ func EncodeDeadLetter(original Record, l deadletter.Letter) (Record, error) {
 	h.add(HeaderDLMessage, clip(l.Message, deadletter.MaxMessage))
 	h.add(HeaderDLAttempts, strconv.Itoa(l.Attempts))
 	if len(l.History) > 0 {
-		history, err := json.Marshal(l.History)
+		history, err := marshal(l.History)
 		if err != nil {
 			return Record{}, fmt.Errorf("encode dead letter: %w", err)
 		}

@@ -8,10 +8,12 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/penstock/penstock/schema/task"
@@ -85,14 +87,20 @@ func (l *headerList) add(key, value string) {
 	}
 }
 
+// attributes writes the CloudEvents attributes of a record whose value is the
+// data itself.
 func (l *headerList) attributes(id, typ, source, subject string, at time.Time) {
+	l.context(id, typ, source, subject, at)
+	l.add(HeaderContentType, "application/json")
+}
+
+func (l *headerList) context(id, typ, source, subject string, at time.Time) {
 	l.add(HeaderSpec, "1.0")
 	l.add(HeaderID, id)
 	l.add(HeaderType, typ)
 	l.add(HeaderSource, source)
 	l.add(HeaderSubject, subject)
 	l.add(HeaderTime, stamp(at))
-	l.add(HeaderContentType, "application/json")
 }
 
 func stamp(t time.Time) string {
@@ -102,9 +110,22 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
+// marshal writes JSON without the escapes meant for HTML: they would make six
+// bytes of each '<' in a prompt, and so a record of a body within its limit too
+// large for its topic.
+func marshal(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}
+
 // EncodeTask writes a task's first record.
 func EncodeTask(t *task.Task, p task.Progress, traceparent string) (Record, error) {
-	value, err := json.Marshal(t)
+	value, err := marshal(t)
 	if err != nil {
 		return Record{}, fmt.Errorf("encode task: %w", err)
 	}
@@ -112,10 +133,12 @@ func EncodeTask(t *task.Task, p task.Progress, traceparent string) (Record, erro
 }
 
 // Republish gives the record of a task new progress. Key and value stay the
-// same bytes, so whoever put them there can still recognise them.
+// same bytes, so whoever put them there can still recognise them; a value in
+// structured mode stays marked as such.
 func Republish(r Record, t *task.Task, p task.Progress, traceparent string) (Record, error) {
 	h := make(headerList, 0, 16)
-	h.attributes(string(t.ID), TypeTask, "/penstock/"+string(t.Source), t.Model, t.Timestamp)
+	h.context(string(t.ID), TypeTask, "/penstock/"+string(t.Source), t.Model, t.Timestamp)
+	h.add(HeaderContentType, contentType(r))
 	h.add(HeaderTenant, t.Tenant)
 	h.add(HeaderTraceparent, traceparent)
 	if err := h.progress(p); err != nil {
@@ -132,7 +155,7 @@ func (l *headerList) progress(p task.Progress) error {
 		l.add(HeaderLosses, strconv.Itoa(p.Losses))
 	}
 	if len(p.History) > 0 {
-		history, err := json.Marshal(p.History)
+		history, err := marshal(p.History)
 		if err != nil {
 			return fmt.Errorf("encode attempt history: %w", err)
 		}
@@ -169,6 +192,12 @@ func DecodeTask(r Record) (*task.Task, task.Progress, error) {
 	return &t, p, err
 }
 
+// hasPayload reports whether there is anything to run. A JSON null is nothing.
+func hasPayload(p task.Payload) bool {
+	messages := len(p.Messages) > 0 && string(p.Messages) != "null"
+	return p.Text != "" || messages || len(p.Inputs) > 0 || p.Ref != nil
+}
+
 func checkTask(t *task.Task) error {
 	switch {
 	case t.SchemaVersion != task.SchemaVersion:
@@ -177,7 +206,7 @@ func checkTask(t *task.Task) error {
 		return fmt.Errorf("%w: tenant, model, kind and class are required", ErrRecord)
 	case t.Timestamp.IsZero() || t.Deadline.IsZero():
 		return fmt.Errorf("%w: timestamp and deadline are required", ErrRecord)
-	case t.Payload.Text == "" && t.Payload.Messages == nil && t.Payload.Inputs == nil && t.Payload.Ref == nil:
+	case !hasPayload(t.Payload):
 		return fmt.Errorf("%w: payload has none of text, messages, inputs and ref", ErrRecord)
 	}
 	if _, err := task.ParseID(string(t.ID)); err != nil {
@@ -236,11 +265,27 @@ func (d *headerReader) time(name string) time.Time {
 	return t
 }
 
+// structured reports whether a record's value is a whole CloudEvent. Media
+// types have no case.
+func structured(r Record) bool {
+	const prefix = "application/cloudevents"
+	got, _ := r.Get(HeaderContentType)
+	return len(got) >= len(prefix) && strings.EqualFold(got[:len(prefix)], prefix)
+}
+
+// contentType is that of a record's value as it stands.
+func contentType(r Record) string {
+	if !structured(r) {
+		return "application/json"
+	}
+	got, _ := r.Get(HeaderContentType)
+	return got
+}
+
 // dataOf returns the JSON value: the record's own in binary mode, the `data`
 // member in structured mode.
 func dataOf(r Record) ([]byte, error) {
-	contentType, _ := r.Get(HeaderContentType)
-	if len(contentType) < 22 || contentType[:22] != "application/cloudevent" {
+	if !structured(r) {
 		return r.Value, nil
 	}
 	var envelope struct {
@@ -254,7 +299,7 @@ func dataOf(r Record) ([]byte, error) {
 
 // EncodeTerminal writes a record of `penstock.results`.
 func EncodeTerminal(t *terminal.Terminal, traceparent string) (Record, error) {
-	value, err := json.Marshal(t)
+	value, err := marshal(t)
 	if err != nil {
 		return Record{}, fmt.Errorf("encode terminal: %w", err)
 	}

@@ -1,0 +1,169 @@
+package wire_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/penstock/penstock/schema/deadletter"
+	"github.com/penstock/penstock/schema/event"
+	"github.com/penstock/penstock/schema/fault"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/wire"
+)
+
+const (
+	id          task.ID = "task_06eej948000ui6eipa8t38tsq3o4hnf467b19nog4sg5du0u"
+	traceparent         = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+)
+
+var accepted = time.Date(2026, 3, 14, 8, 0, 0, 123_000_000, time.UTC)
+
+// chat is a task with every field but those that exclude one another.
+func chat() *task.Task {
+	return &task.Task{
+		SchemaVersion: task.SchemaVersion, ID: id, Kind: task.Chat, Source: task.SourceWeb, Tenant: "acme", Model: "sim-chat",
+		Class: task.Interactive, SessionID: "s-1", OrderingKey: "s-1",
+		Payload: task.Payload{
+			Messages: json.RawMessage(`[{"role":"user","content":"Grüße, 世界 & <co>"}]`),
+			Context:  json.RawMessage(`{"locale":"de"}`),
+		},
+		Params: task.Params{"max_tokens": json.RawMessage("64"), "temperature": json.RawMessage("0.70")},
+		Stream: true, Timestamp: accepted, Deadline: accepted.Add(10 * time.Minute),
+		Labels:  map[string]string{"order": "17"},
+		Webhook: &task.Webhook{URL: "https://example.com/hook", Events: []string{"succeeded"}},
+	}
+}
+
+// embedding is a task with nothing that may be left out.
+func embedding() *task.Task {
+	return &task.Task{
+		SchemaVersion: task.SchemaVersion, ID: id, Kind: task.Embedding, Source: task.SourceAPI, Tenant: "acme", Model: "sim-embed",
+		Class:     task.Bulk,
+		Payload:   task.Payload{Inputs: []json.RawMessage{json.RawMessage(`"one"`), json.RawMessage(`[1,2,3]`)}},
+		Timestamp: accepted, Deadline: accepted.Add(24 * time.Hour),
+	}
+}
+
+// history is two tries of a task that failed for good at the second.
+func history() []task.Attempt {
+	fence, err := event.NewFence(0, 1, 7, 0)
+	if err != nil {
+		panic(err) // the fields above fit
+	}
+	return []task.Attempt{
+		{
+			N: 1, Fence: fence.String(), Worker: "w-1", Backend: "gpu-1", StartedAt: accepted.Add(time.Second), EndedAt: accepted.Add(2 * time.Second),
+			Code: string(fault.Unavailable), Class: string(fault.ClassTask), Status: 503, Message: "the backend answered 503",
+		},
+		{
+			N: 2, Worker: "w-2", Backend: "gpu-2", StartedAt: accepted.Add(8 * time.Second), EndedAt: accepted.Add(38 * time.Second),
+			Code: string(fault.Timeout), Class: string(fault.ClassTask), Message: "no answer within 30s",
+		},
+	}
+}
+
+// waiting is the progress of a task on a retry tier.
+func waiting() task.Progress {
+	return task.Progress{
+		Hop: 2, Attempts: 2, Losses: 1, History: history(), FirstFailure: accepted.Add(2 * time.Second),
+		ReturnTopic: "penstock.tasks.default.interactive", NotBefore: accepted.Add(45 * time.Second),
+	}
+}
+
+// redriven is the progress a redrive job gives a task.
+func redriven() task.Progress {
+	return task.Progress{Generation: 1, Hop: 3, RedriveJob: "job-7", Deadline: accepted.Add(48 * time.Hour)}
+}
+
+// ended is a terminal of a status with what every terminal says.
+func ended(s task.Status) *terminal.Terminal {
+	g := uint8(0)
+	return &terminal.Terminal{
+		SchemaVersion: task.SchemaVersion, TaskID: id, Status: s, Generation: &g, Tenant: "acme", Kind: task.Chat, Model: "sim-chat",
+		Class: task.Interactive, Source: task.SourceWeb, Labels: map[string]string{"order": "17"}, CreatedAt: accepted, EndedAt: accepted.Add(time.Minute),
+	}
+}
+
+func succeeded() *terminal.Terminal {
+	t := ended(task.Succeeded)
+	t.Fence, t.Backend = "1099511629568", "gpu-1"
+	t.Output = &task.Output{Text: "Hallo <Welt>", FinishReason: "stop", Choices: json.RawMessage(`[{"index":0}]`)}
+	t.Usage = &task.Usage{PromptTokens: 9, CompletionTokens: 3, TotalTokens: 12}
+	return t
+}
+
+func stored() *terminal.Terminal {
+	t := ended(task.Succeeded)
+	t.OutputRef = &task.Ref{Key: "results/ab/cd", SHA256: hex.EncodeToString(make([]byte, sha256.Size)), Bytes: 5 << 20}
+	return t
+}
+
+func failed() *terminal.Terminal {
+	t := ended(task.Failed)
+	t.Error = &terminal.Error{Code: fault.Rejected, Message: "the prompt is longer than the model's context", Status: 400}
+	return t
+}
+
+func dead() *terminal.Terminal {
+	t := ended(task.Dead)
+	t.Error = &terminal.Error{Code: fault.Timeout, Message: "no answer within 30s"}
+	t.Attempts = history()
+	return t
+}
+
+// anyGeneration is a terminal that applies to the generation open at its offset.
+func anyGeneration(s task.Status, code fault.Code) *terminal.Terminal {
+	return &terminal.Terminal{
+		SchemaVersion: task.SchemaVersion, TaskID: id, Status: s, Tenant: "acme",
+		Error: &terminal.Error{Code: code, Message: "stopped"}, EndedAt: accepted.Add(time.Minute),
+	}
+}
+
+func reopened() *terminal.Terminal {
+	g := uint8(1)
+	return &terminal.Terminal{
+		SchemaVersion: task.SchemaVersion, TaskID: id, Status: terminal.Reopened, Generation: &g, Tenant: "acme",
+		RedriveJob: "job-7", EndedAt: accepted.Add(time.Hour),
+	}
+}
+
+// letter is the lineage of a value.
+func letter(value []byte) deadletter.Letter {
+	sum := sha256.Sum256(value)
+	return deadletter.Letter{
+		TaskID: id, Tenant: "acme", Model: "sim-chat", Disposition: deadletter.Exhausted, Code: fault.Timeout,
+		Message: "no answer within 30s", Attempts: 2, History: history(),
+		Origin: deadletter.Origin{
+			Topic: "penstock.tasks.default.interactive", Partition: 7, Offset: 1<<40 + 2,
+			Timestamp: accepted, Group: "penstock.worker.default",
+		},
+		FirstFailure: accepted.Add(2 * time.Second), DeadAt: accepted.Add(time.Minute), SHA256: hex.EncodeToString(sum[:]), Build: "v1.2.3",
+	}
+}
+
+// undecodable is the lineage of a value that is no task: nothing is known of it.
+func undecodable(value []byte) deadletter.Letter {
+	l := letter(value)
+	l.TaskID, l.Tenant, l.Model, l.History, l.Attempts = "", "", "", nil, 0
+	l.Disposition, l.Code, l.Message = deadletter.Undecodable, fault.Malformed, "the record is not a task"
+	return l
+}
+
+// with returns the record with one header changed, or added if it has none.
+func with(r wire.Record, name, value string) wire.Record {
+	out := wire.Record{Key: r.Key, Value: r.Value}
+	found := false
+	for _, h := range r.Headers {
+		if h.Key == name {
+			h.Value, found = []byte(value), true
+		}
+		out.Headers = append(out.Headers, h)
+	}
+	if !found {
+		out.Headers = append(out.Headers, wire.Header{Key: name, Value: []byte(value)})
+	}
+	return out
+}
