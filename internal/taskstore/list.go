@@ -65,15 +65,23 @@ func (s *Store) List(ctx context.Context, tenant string, f Filter) (api.TaskList
 	m := s.newMerge(tenant, after)
 	for scanned := 0; scanned < maxScan; {
 		chunk, err := m.take(ctx, listChunk)
-		if err != nil || len(chunk) == 0 {
+		if err != nil {
 			return out, err
+		}
+		if len(chunk) == 0 { // the last page
+			out.After = ""
+			return out, nil
 		}
 		scanned += len(chunk)
+		out.After = chunk[len(chunk)-1].cursor()
+		end := out.After
 		full, err := s.fill(ctx, &out, tenant, chunk, f)
-		if full || err != nil {
+		if err != nil {
 			return out, err
 		}
-		out.After = chunk[len(chunk)-1].cursor()
+		if full && (out.After != end || m.more(ctx)) {
+			return out, nil
+		}
 	}
 	return out, nil
 }
@@ -196,6 +204,15 @@ func (m *merge) take(ctx context.Context, n int) ([]indexEntry, error) {
 		m.parts[newest].buffer = m.parts[newest].buffer[1:]
 	}
 	return out, nil
+}
+
+// more reports whether entries are left. If that cannot be told, the next page
+// will.
+func (m *merge) more(ctx context.Context) bool {
+	if m.refill(ctx) != nil {
+		return true
+	}
+	return slices.ContainsFunc(m.parts, func(p part) bool { return len(p.buffer) > 0 })
 }
 
 // refill reads the next window of every partition that has none, until each has

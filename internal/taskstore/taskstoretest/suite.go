@@ -498,9 +498,29 @@ func lists(t *testing.T, open Open) {
 	if unique := slices.Sorted(slices.Values(got)); !slices.Equal(unique, slices.Sorted(maps.Keys(want))) {
 		t.Error("pages repeat or leave out tasks")
 	}
+	for limit, last := range map[int]bool{100: false, 119: false, 120: true, 121: true} {
+		page, err := b.store.List(t.Context(), tenant, taskstore.Filter{Limit: limit, After: pageAfter(t, b, 300)})
+		if err != nil || (page.After == "") != last {
+			t.Errorf("%d of the last 120: cursor %q, %v", limit, page.After, err)
+		}
+	}
 	if _, err := b.store.List(t.Context(), tenant, taskstore.Filter{After: "x-y"}); !errors.Is(err, taskstore.ErrCursor) {
 		t.Errorf("bad cursor: %v", err)
 	}
+}
+
+// pageAfter is the cursor after the first n tasks of a list.
+func pageAfter(t *testing.T, b bundle, n int) string {
+	t.Helper()
+	after := ""
+	for ; n > 0; n -= 100 {
+		page, err := b.store.List(t.Context(), tenant, taskstore.Filter{Limit: 100, After: after})
+		if err != nil {
+			t.Fatal(err)
+		}
+		after = page.After
+	}
+	return after
 }
 
 func filters(t *testing.T, open Open) {
