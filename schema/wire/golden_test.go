@@ -73,7 +73,7 @@ func printable(b []byte) bool {
 	return utf8.Valid(b) && !bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' })
 }
 
-func fromGolden(t *testing.T, file []byte) wire.Record {
+func fromGolden(t testing.TB, file []byte) wire.Record {
 	t.Helper()
 	var g golden
 	if err := json.Unmarshal(file, &g); err != nil {

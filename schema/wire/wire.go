@@ -259,6 +259,9 @@ func (d *headerReader) time(name string) time.Time {
 		return time.Time{}
 	}
 	t, err := time.Parse(time.RFC3339Nano, raw)
+	if year := t.UTC().Year(); err == nil && (year < 0 || year > 9999) {
+		err = fmt.Errorf("year %d in UTC cannot be written again", year)
+	}
 	if err != nil {
 		d.err = fmt.Errorf("%w: header %s: %w", ErrRecord, name, err)
 	}
