@@ -67,11 +67,11 @@ func (s *Store) briefs(ctx context.Context, ids []task.ID) ([]Brief, error) {
 	fields := append(stateFields(), fieldHint)
 	for i, id := range ids {
 		partition := s.Partition(id)
-		hashes[i] = pipe.HMGet(ctx, rediskey.Task(partition, id), fields...)
-		results[i] = pipe.Exists(ctx, rediskey.Result(partition, id))
-		if positions[partition] == nil {
+		if positions[partition] == nil { // first: caught up, and then unknown, is unknown
 			positions[partition] = s.projection(ctx, pipe, partition)
 		}
+		hashes[i] = pipe.HMGet(ctx, rediskey.Task(partition, id), fields...)
+		results[i] = pipe.Exists(ctx, rediskey.Result(partition, id))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, fmt.Errorf("read tasks: %w", err)

@@ -68,12 +68,13 @@ type reading struct {
 	expired  bool               // it has ended, and its result is past its time to live
 }
 
-// read reads tasks with their results, pipelined, in the order asked. beside
-// may add commands to a task's round trip.
-func (s *Store) read(ctx context.Context, ids []task.ID, fields []string, beside func(redis.Pipeliner, int32)) ([]reading, error) {
+// read reads tasks with their results, pipelined, in the order asked. before
+// may add commands ahead of a task's own: whoever finds a partition caught up
+// and then its task unknown knows that it is.
+func (s *Store) read(ctx context.Context, ids []task.ID, fields []string, before func(redis.Pipeliner, int32)) ([]reading, error) {
 	out := make([]reading, 0, len(ids))
 	for chunk := range slices.Chunk(ids, pipelined) {
-		part, err := s.readChunk(ctx, chunk, fields, beside)
+		part, err := s.readChunk(ctx, chunk, fields, before)
 		if err != nil {
 			return nil, err
 		}
@@ -85,16 +86,16 @@ func (s *Store) read(ctx context.Context, ids []task.ID, fields []string, beside
 	return out, nil
 }
 
-func (s *Store) readChunk(ctx context.Context, ids []task.ID, fields []string, beside func(redis.Pipeliner, int32)) ([]reading, error) {
+func (s *Store) readChunk(ctx context.Context, ids []task.ID, fields []string, before func(redis.Pipeliner, int32)) ([]reading, error) {
 	pipe := s.rdb.Pipeline()
 	hashes, results := make([]*redis.SliceCmd, len(ids)), make([]*redis.StringCmd, len(ids))
 	for i, id := range ids {
 		partition := s.Partition(id)
+		if before != nil {
+			before(pipe, partition)
+		}
 		hashes[i] = pipe.HMGet(ctx, rediskey.Task(partition, id), fields...)
 		results[i] = pipe.Get(ctx, rediskey.Result(partition, id))
-		if beside != nil {
-			beside(pipe, partition)
-		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) { // Nil: a task without a result
 		return nil, fmt.Errorf("read tasks: %w", err)

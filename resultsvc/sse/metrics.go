@@ -13,6 +13,7 @@ const (
 	endWhole     = "whole"     // every task's terminal was sent
 	endGone      = "gone"      // the client went away
 	endCut       = "cut"       // the client was too slow
+	endRevoked   = "revoked"   // the client's key is not good any more
 	endReconnect = "reconnect" // the client was asked to come back
 	endRetry     = "retry"     // trouble at a reconnect: asked to come back at once
 )
@@ -24,7 +25,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		events:      prometheus.NewCounter(prometheus.CounterOpts{Name: ns + "events_sent_total", Help: "Events sent on event streams."}),
 		streams:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: ns + "streams_total", Help: "Event streams that ended, by how."}, []string{"outcome"}),
 	}
-	for _, o := range []string{endWhole, endGone, endCut, endReconnect, endRetry} {
+	for _, o := range []string{endWhole, endGone, endCut, endRevoked, endReconnect, endRetry} {
 		m.streams.WithLabelValues(o)
 	}
 	reg.MustRegister(m.subscribers, m.events, m.streams)

@@ -42,6 +42,7 @@ type Params struct {
 	Heartbeat    time.Duration // default 15 s
 	WriteTimeout time.Duration // how long a client may take for one event; default 8 s
 	Lifetime     time.Duration // after which a client is asked to reconnect, give or take a fifth; default 1 h
+	Recheck      time.Duration // how often a client's key is checked again; default 60 s
 	DrainSpread  time.Duration // over which a drain spreads its goodbyes; default 20 s
 	Streams      int           // open at once in this process; default 20,000
 	PerTenant    int           // and of one tenant; default 10,000
@@ -56,6 +57,7 @@ func (p Params) withDefaults() Params {
 	set(&p.Heartbeat, 15*time.Second)
 	set(&p.WriteTimeout, 8*time.Second)
 	set(&p.Lifetime, time.Hour)
+	set(&p.Recheck, time.Minute)
 	set(&p.DrainSpread, 20*time.Second)
 	if p.Streams == 0 {
 		p.Streams = 20_000
@@ -75,7 +77,8 @@ type API struct {
 	log      *slog.Logger
 	metrics  *metrics
 
-	draining context.Context // done once streams must end
+	recheck  echo.HandlerFunc // authenticates a request again
+	draining context.Context  // done once streams must end
 	drain    context.CancelFunc
 
 	mu   sync.Mutex
@@ -95,6 +98,7 @@ func New(store Store, follower *follow.Follower, ids lookup.IDs, p Params, log *
 
 // Register mounts the routes behind a middleware that authenticates.
 func (a *API) Register(e *echo.Echo, authenticate echo.MiddlewareFunc) {
+	a.recheck = authenticate(func(echo.Context) error { return nil })
 	e.GET("/v1/tasks/:id/events", a.one, authenticate)
 	e.GET("/v1/events", a.many, authenticate)
 }
@@ -311,7 +315,7 @@ func (a *API) stream(c echo.Context, p *plan) error {
 		return nil //nolint:nilerr // the client went away
 	}
 	w := &writer{to: c.Response(), control: http.NewResponseController(c.Response()), timeout: a.p.WriteTimeout}
-	end, err := a.pump(ctx, s, w, p)
+	end, err := a.pump(ctx, c, s, w, p)
 	if err != nil {
 		a.log.DebugContext(ctx, "event stream ended", "end", end, "err", err)
 	}
@@ -325,11 +329,18 @@ func jitter(d time.Duration) time.Duration {
 }
 
 // pump moves events to the client and says how the stream ended.
-func (a *API) pump(ctx context.Context, s *follow.Stream, w *writer, p *plan) (end string, err error) {
+func (a *API) pump(ctx context.Context, c echo.Context, s *follow.Stream, w *writer, p *plan) (end string, err error) {
 	beat := time.NewTicker(a.p.Heartbeat)
 	defer beat.Stop()
+	checked := time.Now()
 	for {
 		it, err := s.Poll(ctx, beat.C)
+		if now := time.Now(); now.Sub(checked) >= a.p.Recheck {
+			if err := a.recheck(c); err != nil { // the key was revoked, or lost its scope
+				return endRevoked, err
+			}
+			checked = now
+		}
 		switch {
 		case err == nil:
 			if err := w.event(it.Entry, p.idOf(it, time.Now())); err != nil {
