@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,12 +24,14 @@ type Accept struct {
 	Bare   string // base URL of the bare handler; empty: measure the ingress alone
 	Load   Load   // of one turn
 	Rounds int    // of one turn each
+	Parts  []Part // whose processor time is told apart
 }
 
 // AcceptReport is what came out.
 type AcceptReport struct {
 	System, Bare Result // all turns of each together
 	Turns        []Turn
+	CPU          map[string][]time.Duration // by side: what each of Parts used in all its turns
 }
 
 // Turn is one turn, for people who want to see the spread.
@@ -42,7 +45,7 @@ func (r AcceptReport) Ratio() float64 { return r.System.PerSecond() / r.Bare.Per
 
 // Run takes the turns.
 func (a Accept) Run(ctx context.Context) (AcceptReport, error) {
-	var out AcceptReport
+	out := AcceptReport{CPU: map[string][]time.Duration{}}
 	sides := []struct {
 		name, url string
 		sum       *Result
@@ -57,8 +60,12 @@ func (a Accept) Run(ctx context.Context) (AcceptReport, error) {
 			if s.url == "" {
 				continue
 			}
+			m, err := startMeter(a.Parts)
+			if err != nil {
+				return out, err
+			}
 			r := a.turn(ctx, s.url, a.Load.Length)
-			if err := r.check("accept, " + s.name); err != nil {
+			if err := errors.Join(r.check("accept, "+s.name), m.addTo(out.CPU, s.name)); err != nil {
 				return out, err
 			}
 			out.Turns = append(out.Turns, Turn{s.name, r.PerSecond()})

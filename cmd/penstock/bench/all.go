@@ -42,8 +42,11 @@ type AllReport struct {
 	EndToEnd EndToEndReport
 	Goodput  GoodputReport
 	Parts    []Part // of EndToEnd
-	GPU      GPU
-	Limit    time.Duration
+	// AcceptParts are those of Accept: the bare handler instead of what works
+	// behind the ingress.
+	AcceptParts []Part
+	GPU         GPU
+	Limit       time.Duration
 }
 
 // Run measures. The accepting comes last, because it leaves a backlog that
@@ -108,8 +111,10 @@ func (a All) accept(ctx context.Context, s *system.System, out *AllReport) error
 		return err
 	}
 	defer child.stop()
+	out.AcceptParts = append(append(out.AcceptParts, out.Parts[0], Part{"producer", s.Producers[0].PID()}, Part{"bare handler", child.cmd.Process.Pid},
+		Part{"resultsvc", s.Results[0].PID()}), a.Parts...)
 	out.Accept, err = Accept{
-		System: s.Producers[0].URL, Bare: child.url, Load: Load{Clients: 64, Length: a.Turn}, Rounds: 3,
+		System: s.Producers[0].URL, Bare: child.url, Load: Load{Clients: 64, Length: a.Turn}, Rounds: 3, Parts: out.AcceptParts,
 	}.Run(ctx)
 	return err
 }
@@ -148,7 +153,7 @@ func (r AllReport) table(w io.Writer, versions string) error {
 		return err
 	}
 	fmt.Fprintln(w, "\naccept, in turns:")
-	if err := r.Accept.table(w); err != nil {
+	if err := r.Accept.table(w, r.AcceptParts); err != nil {
 		return err
 	}
 	fmt.Fprintln(w, "\nend to end:")

@@ -60,7 +60,7 @@ func acceptCommand(connect func() (*client.Client, error)) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return report.table(c.OutOrStdout())
+			return report.table(c.OutOrStdout(), a.Parts)
 		},
 	}
 	loadFlags(c, &a.Load, 5*time.Second)

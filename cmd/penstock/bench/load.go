@@ -24,7 +24,7 @@ const (
 type Load struct {
 	Clients int           // of a closed loop: each calls again as soon as it is answered
 	Rate    float64       // of an open loop: calls per second, whatever the answers do; 0: closed
-	Length  time.Duration // how long calls are begun
+	Length  time.Duration // how long calls are begun; each client of a closed loop makes at least one
 	Seed    uint64        // of the open loop's arrivals
 }
 
@@ -61,7 +61,7 @@ func (l Load) closed(ctx context.Context, do func(context.Context, int) error) R
 	for i := range parts {
 		parts[i] = newTally()
 		wg.Go(func() {
-			for time.Since(began) < l.Length && ctx.Err() == nil {
+			for first := true; first || time.Since(began) < l.Length && ctx.Err() == nil; first = false {
 				start := time.Now()
 				err := do(ctx, i)
 				parts[i].add(time.Since(start), err)

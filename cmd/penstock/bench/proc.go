@@ -72,3 +72,18 @@ func (m *meter) stop() ([]time.Duration, error) {
 	}
 	return out, nil
 }
+
+// addTo adds what each part has used since the start to the sum of a side.
+func (m *meter) addTo(sums map[string][]time.Duration, side string) error {
+	used, err := m.stop()
+	if err != nil {
+		return err
+	}
+	if sums[side] == nil {
+		sums[side] = make([]time.Duration, len(used))
+	}
+	for i := range used {
+		sums[side][i] += used[i]
+	}
+	return nil
+}

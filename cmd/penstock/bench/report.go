@@ -20,8 +20,9 @@ func row(w io.Writer, cells ...any) {
 
 func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 4, 2, ' ', 0) }
 
-// table prints both sides, the turns and the ratio.
-func (r AcceptReport) table(w io.Writer) error {
+// table prints both sides, the turns and the ratio, and what each part spent on
+// a call.
+func (r AcceptReport) table(w io.Writer, parts []Part) error {
 	t := newTable(w)
 	row(t, "SIDE", "TASKS/S", "P50", "P90", "P99", "P99.9", "CALLS", "TURNS")
 	r.System.row(t, "ingress", r.turns("system"))
@@ -29,7 +30,22 @@ func (r AcceptReport) table(w io.Writer) error {
 		r.Bare.row(t, "bare handler", r.turns("bare"))
 		row(t, "ratio", fmt.Sprintf("%.2f", r.Ratio()))
 	}
+	if len(parts) > 0 {
+		row(t)
+		row(t, "PART", "CPU µs/TASK, INGRESS", "BARE HANDLER")
+	}
+	for i, p := range parts {
+		row(t, p.Name, perCall(r.CPU["system"], i, r.System), perCall(r.CPU["bare"], i, r.Bare))
+	}
 	return t.Flush()
+}
+
+// perCall is what a part used on a call, or "-" for a side that was not run.
+func perCall(used []time.Duration, part int, r Result) string {
+	if used == nil || r.Calls == 0 {
+		return "-"
+	}
+	return fmt.Sprint((used[part] / time.Duration(r.Calls)).Microseconds())
 }
 
 func (r Result) row(w io.Writer, name, turns string) {
