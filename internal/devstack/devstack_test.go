@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/penstock/penstock/internal/devstack"
 	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/rediskey"
+	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/topic"
 )
 
@@ -168,28 +171,25 @@ func TestStore(t *testing.T) {
 			}
 		})
 	})
-	t.Run("evicts the oldest tasks and nothing else", func(t *testing.T) {
-		s, cl := openStore(t, devstack.StoreParams{Retain: 2})
-		for i := range 5 {
-			for _, kind := range []string{"task", "events"} {
-				key := fmt.Sprintf("penstock:{%d}:%s:task_%d", i%2, kind, i)
+	t.Run("lets the oldest results expire and keeps their tasks' state", func(t *testing.T) {
+		s, cl := openStore(t, devstack.StoreParams{Retain: 1})
+		for i := range int32(3) {
+			id := task.ID(fmt.Sprint("task_", i))
+			for _, key := range []string{rediskey.Task(i, id), rediskey.Result(i, id), rediskey.Events(i, id), rediskey.Snapshot(i, id)} {
 				if err := cl.Set(t.Context(), key, "x", 0).Err(); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		if err := cl.Set(t.Context(), "penstock:{0}:projection", "x", 0).Err(); err != nil {
-			t.Fatal(err)
-		}
-		if n := s.Evict(); n != 3 {
-			t.Errorf("evicted %d tasks, want 3", n)
+		if n := s.Evict(); n != 2 {
+			t.Errorf("%d results expired, want 2", n)
 		}
 		want := []string{
-			"penstock:{0}:events:task_4", "penstock:{0}:projection", "penstock:{0}:task:task_4",
-			"penstock:{1}:events:task_3", "penstock:{1}:task:task_3",
+			rediskey.Task(0, "task_0"), rediskey.Task(1, "task_1"), rediskey.Events(2, "task_2"),
+			rediskey.Result(2, "task_2"), rediskey.Snapshot(2, "task_2"), rediskey.Task(2, "task_2"),
 		}
-		if got := s.Redis().Keys(); fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("keys left: %v, want %v", got, want)
+		if diff := cmp.Diff(want, s.Redis().Keys()); diff != "" {
+			t.Error("keys left (-want +got):\n" + diff)
 		}
 	})
 }

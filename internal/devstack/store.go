@@ -3,6 +3,7 @@ package devstack
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 const (
-	// DefaultRetain is how many tasks the store keeps at most.
+	// DefaultRetain is how many results the store keeps at most.
 	DefaultRetain = 10_000
 
 	tick       = time.Second
@@ -24,8 +25,8 @@ const (
 
 // StoreParams are the developer's choices.
 type StoreParams struct {
-	// Retain bounds the tasks kept; the oldest leave first, whatever their time
-	// to live. Default DefaultRetain.
+	// Retain bounds the results kept; the oldest expire first, whatever their
+	// time to live. Default DefaultRetain.
 	Retain int
 	// Virtual serves no port: clients reach the store through Dial alone.
 	Virtual bool
@@ -76,8 +77,8 @@ func (s *Store) Redis() *miniredis.Miniredis { return s.redis }
 // Close stops the store and forgets everything.
 func (s *Store) Close() { s.redis.Close() }
 
-// Run lets time pass for the keys, until ctx is done, and bounds how many tasks
-// are kept. The store's own clock would walk every key at every command, which
+// Run lets time pass for the keys, until ctx is done, and bounds how many
+// results are kept. The store's own clock would walk every key at every command, which
 // at 10,000 tasks makes a read a hundred times slower; so we tick it.
 func (s *Store) Run(ctx context.Context) {
 	last, evicted := time.Now(), time.Now()
@@ -100,42 +101,34 @@ func (s *Store) Run(ctx context.Context) {
 	}
 }
 
-// Evict removes the oldest tasks beyond the bound and returns how many. Of an
-// evicted task only Kafka knows the result.
+// Evict lets the oldest results beyond the bound expire, with their events, and
+// returns how many. What is left of such a task is its small state, by which a
+// reader is told that the result has expired.
 func (s *Store) Evict() int {
-	tasks := make(map[string][]string) // id → its keys
+	results := make(map[string]string) // id → the key of its result
 	for _, key := range s.redis.Keys() {
-		if id, ok := taskOf(key); ok {
-			tasks[id] = append(tasks[id], key)
+		if id, ok := resultOf(key); ok {
+			results[id] = key
 		}
 	}
-	if len(tasks) <= s.retain {
+	if len(results) <= s.retain {
 		return 0
 	}
-	ids := make([]string, 0, len(tasks))
-	for id := range tasks {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids) // ids begin with their time
+	ids := slices.Sorted(maps.Keys(results)) // ids begin with their time
 	old := ids[:len(ids)-s.retain]
 	for _, id := range old {
-		for _, key := range tasks[id] {
-			s.redis.Del(key)
+		for _, kind := range []string{resultKind, ":events:", ":snapshot:"} {
+			s.redis.Del(strings.Replace(results[id], resultKind, kind, 1))
 		}
 	}
 	return len(old)
 }
 
-// taskOf returns the task a key is about: penstock:{p}:task:<id>, or :events:.
-func taskOf(key string) (id string, ok bool) {
-	rest, ok := strings.CutPrefix(key, "penstock:{")
-	if !ok {
-		return "", false
-	}
-	_, rest, ok = strings.Cut(rest, "}:")
-	if !ok {
-		return "", false
-	}
-	kind, id, ok := strings.Cut(rest, ":")
-	return id, ok && (kind == "task" || kind == "events")
+// resultKind marks the key of a result: penstock:{p}:result:<id>.
+const resultKind = ":result:"
+
+// resultOf returns the task whose result a key holds.
+func resultOf(key string) (id string, ok bool) {
+	partition, id, ok := strings.Cut(key, resultKind)
+	return id, ok && strings.HasPrefix(partition, "penstock:{")
 }

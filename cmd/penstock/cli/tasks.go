@@ -240,6 +240,21 @@ func taskRows(tasks []api.Task) table {
 	return t
 }
 
+// listRows has no answers: a list does not carry them.
+func listRows(tasks []api.Task) table {
+	t := table{head: []string{"TASK", "STATUS", "GEN", "MODEL", "CLASS", "CREATED", "TOOK"}}
+	for _, v := range tasks {
+		created := "-"
+		if v.CreatedAt != nil {
+			created = v.CreatedAt.Local().Format(time.DateTime)
+		}
+		t.rows = append(t.rows, []string{
+			string(v.TaskID), string(v.Status), fmt.Sprint(v.Generation), v.Model, string(v.Class), created, took(v),
+		})
+	}
+	return t
+}
+
 func took(t api.Task) string {
 	if t.CreatedAt == nil || t.EndedAt == nil {
 		return "-"
@@ -401,7 +416,7 @@ func (e *env) list() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := print(e, c.OutOrStdout(), page, page.Tasks, taskRows); err != nil {
+			if err := print(e, c.OutOrStdout(), page, page.Tasks, listRows); err != nil {
 				return err
 			}
 			if page.After != "" {
