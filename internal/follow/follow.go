@@ -177,7 +177,7 @@ func (f *Follower) put(d *feed, it item) {
 	}
 }
 
-// join registers watches with their feeds and asks for what is not subscribed.
+// register puts watches to their feeds and asks for what is not subscribed.
 func (f *Follower) register(watches []*watch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -186,7 +186,7 @@ func (f *Follower) register(watches []*watch) {
 		if d == nil {
 			d = &feed{id: w.id}
 			f.feeds[w.id] = d
-			f.touched[w.id] = struct{}{}
+			f.touch(w.id)
 			f.metrics.watched.Inc()
 		}
 		w.feed = d
@@ -200,7 +200,15 @@ func (f *Follower) register(watches []*watch) {
 		}
 		d.watches = append(d.watches, w)
 	}
-	wake(f.changed)
+}
+
+// touch has a feed compared with the connection. Without one there is nothing
+// to compare: the next begins with all feeds.
+func (f *Follower) touch(id task.ID) {
+	if f.connected {
+		f.touched[id] = struct{}{}
+		wake(f.changed)
+	}
 }
 
 // release takes watches from their feeds. A feed nobody watches is dropped.
@@ -225,9 +233,8 @@ func (f *Follower) release(watches []*watch) {
 		}
 		if len(d.watches) == 0 {
 			delete(f.feeds, d.id)
-			f.touched[d.id] = struct{}{}
+			f.touch(d.id)
 			f.metrics.watched.Dec()
-			wake(f.changed)
 		}
 	}
 }

@@ -60,6 +60,7 @@ func (f *Follower) disconnect() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.connected = false
+	clear(f.touched)
 	for _, d := range f.feeds {
 		if !d.ready {
 			continue

@@ -30,6 +30,7 @@ type tail struct {
 	young   map[task.ID]terminal.State
 	old     map[task.ID]terminal.State // the generation of the map before; dropped when young is full
 	waiting []tailed
+	next    time.Time // when the first of them is due, as far as the deliverer knows
 }
 
 // tailed is a terminal of a watched task that waits for its delivery.
@@ -108,12 +109,20 @@ func (f *Follower) Tail(_ context.Context, _ int32, offset int64, t *terminal.Te
 	if !t.Status.Terminal() || (covered && !won) || !f.isWatched(t.TaskID) {
 		return
 	}
-	f.tail.mu.Lock()
-	f.tail.waiting = append(f.tail.waiting, tailed{
+	f.await(tailed{
 		terminal: t, state: st, offset: offset, covered: covered && won, due: time.Now().Add(f.p.TailGrace),
 	})
+}
+
+// await has a terminal delivered when it is due.
+func (f *Follower) await(w tailed) {
+	f.tail.mu.Lock()
+	f.tail.waiting = append(f.tail.waiting, w)
+	sooner := f.tail.next.IsZero() || w.due.Before(f.tail.next)
 	f.tail.mu.Unlock()
-	wake(f.due)
+	if sooner {
+		wake(f.due)
+	}
 }
 
 func (f *Follower) isWatched(id task.ID) bool {
@@ -166,7 +175,7 @@ func (t *tail) ripe(now time.Time) (due []tailed, next time.Time) {
 		}
 	}
 	clear(t.waiting[len(rest):])
-	t.waiting = rest
+	t.waiting, t.next = rest, next
 	return due, next
 }
 
@@ -187,10 +196,11 @@ func (f *Follower) deliver(ctx context.Context, due []tailed) {
 	for i, w := range due {
 		switch {
 		case err == nil && states[i].Status == w.terminal.Status && states[i].Offset == w.offset:
-			f.confirmed(w, states[i].Generation)
+			f.confirmed(w.terminal.TaskID)
 		case w.covered:
+			// Who has not read history yet does so first, unless Redis is away.
 			f.metrics.tailed.WithLabelValues(tailYoung).Inc()
-			f.putTerminal(w.terminal, w.state.Generation)
+			f.putTerminal(w.terminal, w.state.Generation, err != nil)
 		default:
 			f.later(w)
 		}
@@ -216,25 +226,22 @@ func (f *Follower) stillOpen(due []tailed) []tailed {
 
 func (d *feed) hasTerminal() bool { return len(d.ring) > 0 && d.top().Fence.Terminal() }
 
-// confirmed delivers a terminal that Redis holds but has not brought: watchers
-// with a subscription read it with what came before it.
-func (f *Follower) confirmed(w tailed, generation uint8) {
+// confirmed lets watchers read a terminal that Redis holds but has not brought,
+// with what came before it.
+func (f *Follower) confirmed(id task.ID) {
 	f.metrics.tailed.WithLabelValues(tailConfirmed).Inc()
 	f.mu.Lock()
-	d := f.feeds[w.terminal.TaskID]
-	if d != nil && d.ready {
-		for _, watch := range d.watches {
-			watch.reread()
+	defer f.mu.Unlock()
+	if d := f.feeds[id]; d != nil {
+		for _, w := range d.watches {
+			w.reread()
 		}
-		f.mu.Unlock()
-		return
 	}
-	f.mu.Unlock()
-	f.putTerminal(w.terminal, generation)
 }
 
-// putTerminal delivers a terminal without the events before it: it has the full text.
-func (f *Follower) putTerminal(t *terminal.Terminal, generation uint8) {
+// putTerminal delivers a terminal from the log; direct, also to those who could
+// not read what came before it: it has the full text.
+func (f *Follower) putTerminal(t *terminal.Terminal, generation uint8, direct bool) {
 	e, err := eventlog.EntryOf(event.OfTerminal(t, generation))
 	if err != nil {
 		f.p.Log.Error("encode terminal event", "task_id", t.TaskID, "err", err)
@@ -243,7 +250,7 @@ func (f *Follower) putTerminal(t *terminal.Terminal, generation uint8) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if d := f.feeds[t.TaskID]; d != nil {
-		f.put(d, item{Entry: e, direct: true})
+		f.put(d, item{Entry: e, direct: direct})
 	}
 }
 
@@ -253,9 +260,7 @@ func (f *Follower) later(w tailed) {
 		return
 	}
 	w.due = time.Now().Add(tailRetry)
-	f.tail.mu.Lock()
-	defer f.tail.mu.Unlock()
-	f.tail.waiting = append(f.tail.waiting, w)
+	f.await(w)
 }
 
 // RunTail reads the live end of penstock.results, without a group, until ctx
