@@ -29,9 +29,10 @@ type Process struct {
 	URL  string // base of its main listener
 	Log  string // path of its output
 
+	spec spec
 	cmd  *exec.Cmd
 	done chan struct{} // closed once it has been reaped
-	err  error         // of Wait; read after done
+	exit *error        // of Wait; read after done
 }
 
 // spec says what to start.
@@ -59,10 +60,11 @@ func start(s spec) (*Process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.name, err)
 	}
-	p := &Process{Name: s.name, URL: s.url, Log: s.log, cmd: cmd, done: make(chan struct{})}
-	go func() { // ends with the child; awaited through done
-		p.err = cmd.Wait()
-		close(p.done)
+	p := &Process{Name: s.name, URL: s.url, Log: s.log, spec: s, cmd: cmd, done: make(chan struct{}), exit: new(error)}
+	done, exit := p.done, p.exit // p may be overwritten, see Replace
+	go func() {                  // ends with the child; awaited through done
+		*exit = cmd.Wait()
+		close(done)
 	}()
 	return p, nil
 }
@@ -104,8 +106,8 @@ func (p *Process) Stop() error {
 	case <-timer.C:
 		return errors.Join(fmt.Errorf("stop %s: not drained within %s, killed", p.Name, drainGrace), p.Kill())
 	}
-	if p.err != nil {
-		return fmt.Errorf("stop %s: %w; see %s", p.Name, p.err, p.Log)
+	if *p.exit != nil {
+		return fmt.Errorf("stop %s: %w; see %s", p.Name, *p.exit, p.Log)
 	}
 	return nil
 }
@@ -121,7 +123,7 @@ func (p *Process) ready(ctx context.Context, url string) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended before it was ready: %w; see %s", p.Name, errors.Join(p.err), p.Log)
+			return fmt.Errorf("%s ended before it was ready: %w; see %s", p.Name, errors.Join(*p.exit), p.Log)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(50 * time.Millisecond):

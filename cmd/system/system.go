@@ -190,6 +190,20 @@ func (s *System) AddWorker(ctx context.Context) (*Process, error) {
 	return p, err
 }
 
+// Replace drains a service and starts it anew at the same address, as a rolling
+// update does. The process keeps its place in the lists.
+func (s *System) Replace(ctx context.Context, p *Process) error {
+	if err := p.Stop(); err != nil {
+		return err
+	}
+	again, err := start(p.spec)
+	if err != nil {
+		return err
+	}
+	*p = *again
+	return p.ready(ctx, s.admins[p]+"/readyz")
+}
+
 // service starts a process of a role on two free ports.
 func (s *System) service(ctx context.Context, role string, n int) (*Process, error) {
 	addr, err := freeAddr()
