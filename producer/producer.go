@@ -31,7 +31,7 @@ import (
 	"github.com/penstock/penstock/producer/httpapi"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/rules"
-	"github.com/penstock/penstock/producer/spec"
+	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/topic"
 )

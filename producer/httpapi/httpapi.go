@@ -23,6 +23,7 @@ import (
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 )
@@ -76,6 +77,10 @@ func (a *API) Register(e *echo.Echo) {
 	known := httpserver.Authenticate(a.d.Auth)
 	e.GET("/v1/models", a.getModels, known)
 	e.GET("/v1/models/*", a.getModel, known, httpserver.ErrorFormat(writeModelError))
+	documents := echo.WrapHandler(spec.Handler())
+	for _, path := range []string{"/docs", "/docs/*", "/openapi.json", "/asyncapi.json", "/schema/*"} {
+		e.GET(path, documents)
+	}
 }
 
 // postInference accepts one task.

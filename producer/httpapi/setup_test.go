@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -28,13 +26,12 @@ import (
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/rules"
 	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func schemas() fs.FS { return os.DirFS("testdata") }
 
 // world stands for Kafka, Redis and the results tail at once.
 type world struct {
@@ -155,7 +152,7 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 	drain, stop := context.WithCancel(context.Background())
 	tb.Cleanup(stop)
 	routes, err := httpapi.New(httpapi.Deps{
-		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Catalog: models, Auth: tenants{}, Schemas: schemas(), Drain: drain,
+		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
 	})
 	if err != nil {
 		tb.Fatal(err)

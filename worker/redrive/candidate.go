@@ -71,7 +71,10 @@ func (c *candidate) refusal() Reason {
 // else the time it was given at first, counted from now. The operator wants the
 // task run, however long it lay here.
 func (c *candidate) deadline(now time.Time) time.Time {
-	first, _, err := wire.DecodeTask(wire.Record{Key: c.original.Key, Value: c.original.Value}) // without what an earlier redrive set
+	first, _, err := wire.DecodeTask(wire.Record{ // without what an earlier redrive set
+		Key: c.original.Key, Value: c.original.Value,
+		Headers: slices.DeleteFunc(slices.Clone(c.original.Headers), func(h wire.Header) bool { return h.Key == wire.HeaderDeadline }),
+	})
 	if err != nil {
 		return c.task.Deadline
 	}

@@ -101,7 +101,7 @@ func TestEverythingOnOnePort(t *testing.T) {
 			t.Errorf("pieces %q, whole %q, %v", pieces, whole, err)
 		}
 	})
-	for _, path := range []string{"/v1/models", "/v1/health", "/livez", "/readyz", "/metrics", "/admin/v1/dead-letters", "/admin/v1/redrives"} {
+	for _, path := range []string{"/v1/models", "/v1/health", "/livez", "/readyz", "/metrics", "/docs", "/docs/rapidoc-min.js", "/openapi.json", "/asyncapi.json", "/schema/v1/task.schema.json", "/admin/v1/dead-letters", "/admin/v1/redrives"} {
 		t.Run(path+" answers", func(t *testing.T) {
 			res, err := http.Get(s.URL() + path)
 			if err != nil {
