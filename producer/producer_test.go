@@ -31,8 +31,10 @@ import (
 	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
+	"github.com/penstock/penstock/internal/validate"
 	"github.com/penstock/penstock/producer"
 	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/schema/topic"
@@ -178,6 +180,23 @@ func (b *bundle) store() *taskstore.Store {
 	return taskstore.New(rdb, taskstore.Params{Partitions: 12})
 }
 
+// valid checks a record's value against the published schema of its kind.
+func (b *bundle) valid(name string, value []byte) {
+	b.t.Helper()
+	set, err := validate.Compile(spec.FS)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	schema, err := set.Schema(name)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var read any
+	if err := schema.Decode(value, &read); err != nil {
+		b.t.Errorf("%s: %v in %s", name, err, value)
+	}
+}
+
 func TestAnAcceptedTaskIsOneReadableRecord(t *testing.T) {
 	b := setup(t)
 	got := b.accepted(b.post("/v1/inference", hello, "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
@@ -190,6 +209,7 @@ func TestAnAcceptedTaskIsOneReadableRecord(t *testing.T) {
 	if err != nil || read.ID != got.TaskID || read.Tenant != "dev" || read.Kind != task.Completion || progress.Generation != 0 {
 		t.Errorf("%+v %+v %v", read, progress, err)
 	}
+	b.valid("task", rec.Value)
 	if trace, _ := rec.Get(wire.HeaderTraceparent); !strings.Contains(trace, "0af7651916cd43dd8448eb211c80319c") {
 		t.Errorf("the caller's trace is lost: %q", trace)
 	}
@@ -233,6 +253,7 @@ func TestSubmitsGoOnWithRedisDown(t *testing.T) {
 	if len(ends) != 1 || ends[0].Partition != topic.ResultsPartition(plain.TaskID, 12) {
 		t.Fatalf("%d terminals", len(ends))
 	}
+	b.valid("terminal", ends[0].Value)
 	if end, err := wire.DecodeTerminal(tasktopic.FromKgo(ends[0])); err != nil || end.Status != task.Cancelled || end.Generation != nil {
 		t.Errorf("%+v %v", end, err)
 	}
