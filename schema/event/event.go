@@ -38,7 +38,7 @@ const (
 type Event struct {
 	ID       ID                 `json:"id,omitzero"`
 	Type     Type               `json:"type"`
-	TaskID   task.ID            `json:"task_id"`
+	TaskID   task.ID            `json:"task_id,omitempty"` // empty on reconnect
 	At       time.Time          `json:"at,omitzero"`
 	Attempt  int                `json:"attempt,omitempty"`  // started, restart
 	Text     string             `json:"text,omitempty"`     // delta: the piece; snapshot: all so far
