@@ -6,6 +6,7 @@ package bare
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -32,12 +33,15 @@ const Topic = "penstock.bench.bare"
 // bufferedBytes is the produce budget, as the ingress has it.
 const bufferedBytes = 64 << 20
 
+// variety is how many different records there are. Each has its own id, times
+// and trace, as the ingress's have: equal ones would compress to nothing.
+const variety = 4096
+
 // Handler is the yardstick. It is safe for concurrent use.
 type Handler struct {
-	cl     *kgo.Client
-	record wire.Record
-	ids    []task.ID
-	next   atomic.Uint64
+	cl      *kgo.Client
+	records []wire.Record
+	next    atomic.Uint64
 }
 
 // Open connects to Kafka and creates Topic. The client has the very options of
@@ -67,26 +71,33 @@ func plan() []topic.Topic {
 	}}}
 }
 
-// prepare encodes one record as the ingress would, and ids to key it by.
+// prepare encodes records as the ingress would.
 func (h *Handler) prepare() error {
 	minter, err := task.NewMinter(task.Secret{Key: make([]byte, 32)})
 	if err != nil {
 		return fmt.Errorf("make ids: %w", err)
 	}
-	now := time.Now()
-	for range 4096 {
-		h.ids = append(h.ids, minter.New("dev", now))
-	}
-	t := &task.Task{
-		SchemaVersion: task.SchemaVersion, ID: h.ids[0], Kind: task.Completion, Source: task.SourceAPI,
-		Tenant: "dev", Model: Request().Model, Class: task.Standard, Payload: Request().Payload, Params: Request().Params,
-		Timestamp: now, Deadline: now.Add(api.DefaultDeadline),
-	}
-	h.record, err = wire.EncodeTask(t, task.Progress{}, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	if err != nil {
-		return fmt.Errorf("encode record: %w", err)
+	for range variety {
+		now := time.Now()
+		t := &task.Task{
+			SchemaVersion: task.SchemaVersion, ID: minter.New("dev", now), Kind: task.Completion, Source: task.SourceAPI,
+			Tenant: "dev", Model: Request().Model, Class: task.Standard, Payload: Request().Payload, Params: Request().Params,
+			Timestamp: now, Deadline: now.Add(api.DefaultDeadline),
+		}
+		r, err := wire.EncodeTask(t, task.Progress{}, traceparent())
+		if err != nil {
+			return fmt.Errorf("encode record: %w", err)
+		}
+		h.records = append(h.records, r)
 	}
 	return nil
+}
+
+// traceparent is one that nobody started.
+func traceparent() string {
+	var id [24]byte
+	_, _ = rand.Read(id[:]) // never fails since Go 1.24
+	return fmt.Sprintf("00-%x-%x-01", id[:16], id[16:])
 }
 
 // Request is the task that the benchmark submits everywhere.
@@ -108,19 +119,19 @@ func (h *Handler) accept(c echo.Context) error {
 	if _, err := io.ReadAll(c.Request().Body); err != nil {
 		return err
 	}
-	id := h.ids[h.next.Add(1)%uint64(len(h.ids))]
-	rec := &kgo.Record{Topic: Topic, Key: []byte(id), Value: h.record.Value, Headers: h.headers()}
+	r := h.records[h.next.Add(1)%variety]
+	rec := &kgo.Record{Topic: Topic, Key: r.Key, Value: r.Value, Headers: headers(r)}
 	if err := h.cl.ProduceSync(context.WithoutCancel(c.Request().Context()), rec).FirstErr(); err != nil {
 		return echo.NewHTTPError(http.StatusServiceUnavailable, err.Error())
 	}
 	return c.JSON(http.StatusAccepted, map[string]any{
-		"code": 0, "message": "ok", "data": map[string]string{"task_id": string(id), "status": "queued"},
+		"code": 0, "message": "ok", "data": map[string]string{"task_id": string(r.Key), "status": "queued"},
 	})
 }
 
-func (h *Handler) headers() []kgo.RecordHeader {
-	out := make([]kgo.RecordHeader, len(h.record.Headers))
-	for i, header := range h.record.Headers {
+func headers(r wire.Record) []kgo.RecordHeader {
+	out := make([]kgo.RecordHeader, len(r.Headers))
+	for i, header := range r.Headers {
 		out[i] = kgo.RecordHeader{Key: header.Key, Value: header.Value}
 	}
 	return out
