@@ -50,8 +50,15 @@ func New(cfg Config) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis url: %w", err)
 	}
+	redis.SetLogger(silent{})
 	return redis.NewUniversalClient(t.options(cfg)), nil
 }
+
+// silent drops what the library would print to stderr by itself: every failure
+// also comes back as an error, to whoever can say what it means.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // Open is New and a PING, so that a wrong address or password fails at start.
 // It returns no client on error.
