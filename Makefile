@@ -11,7 +11,7 @@ help: ## list the targets
 .PHONY: build
 build: ## build every binary into bin/
 	@mkdir -p bin
-	go build -trimpath -o bin/ $$(go list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' work | grep -v /internal/)
+	go build -o bin/ $$(go list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' work | grep -v /internal/)
 
 .PHONY: test
 test: ## the one test command: unit, integration with a real Kafka and Redis, end to end

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,8 +34,9 @@ func TestDemo(t *testing.T) {
 
 // devProcess is a running `penstock dev`.
 type devProcess struct {
-	cl   *client.Client
-	stop func()
+	cl     *client.Client
+	faults string // the fault switches of its simulated engine
+	stop   func()
 }
 
 // startDev starts `penstock dev` on a free port and reads its URL from what it
@@ -61,17 +63,21 @@ func startDev(t *testing.T, args ...string) devProcess {
 		}
 	}
 	t.Cleanup(stop)
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if _, url, ok := strings.Cut(lines.Text(), "API base"); ok {
-			url = strings.TrimSpace(strings.TrimLeft(url, ": "))
-			go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the process
-			cl, err := client.New(client.Config{API: strings.TrimRight(url, " │")})
+	dev := devProcess{stop: stop}
+	urls := regexp.MustCompile(`http://[^ ]+`)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		switch line := lines.Text(); {
+		case strings.Contains(line, "API base"):
+			cl, err := client.New(client.Config{API: urls.FindString(line)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(cl.Close)
-			return devProcess{cl, stop}
+			dev.cl = cl
+		case strings.Contains(line, "Engine") && dev.cl != nil:
+			dev.faults = urls.FindString(line)
+			go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the process
+			return dev
 		}
 	}
 	t.Fatal("penstock dev printed no API base")
