@@ -1,0 +1,337 @@
+package spec_test
+
+import (
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/deadletter"
+	"github.com/penstock/penstock/schema/event"
+	"github.com/penstock/penstock/schema/fault"
+	"github.com/penstock/penstock/schema/spec"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/topic"
+)
+
+// read decodes a document of the package.
+func read(t *testing.T, file string) any {
+	t.Helper()
+	text, err := spec.FS.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc any
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return doc
+}
+
+// at follows a JSON pointer without escapes; nil if it leads nowhere.
+func at(doc any, pointer string) any {
+	for name := range strings.SplitSeq(strings.Trim(pointer, "/"), "/") {
+		name = strings.NewReplacer("~1", "/", "~0", "~").Replace(name)
+		m, _ := doc.(map[string]any)
+		doc = m[name]
+	}
+	return doc
+}
+
+func TestSchemasHaveTheLimitsOfTheCode(t *testing.T) {
+	for _, c := range []struct {
+		file, pointer string
+		want          int
+	}{
+		{"submit", "properties/model/maxLength", api.MaxName},
+		{"submit", "properties/session_id/maxLength", api.MaxName},
+		{"submit", "properties/ordering_key/maxLength", api.MaxName},
+		{"submit", "properties/payload/properties/inputs/maxItems", api.MaxInputs},
+		{"submit", "properties/labels/maxProperties", api.MaxLabels},
+		{"submit", "properties/labels/propertyNames/maxLength", api.MaxLabel},
+		{"submit", "properties/labels/additionalProperties/maxLength", api.MaxLabel},
+		{"batch", "properties/tasks/maxItems", api.MaxBatch},
+		{"forward", "properties/message_id/maxLength", api.MaxName},
+		{"forward", "properties/session_id/maxLength", api.MaxName},
+		{"task", "properties/schema_version/const", task.SchemaVersion},
+		{"task", "properties/model/maxLength", api.MaxName},
+		{"task", "properties/payload/properties/inputs/maxItems", api.MaxInputs},
+		{"task", "properties/labels/maxProperties", api.MaxLabels},
+		{"terminal", "properties/attempts/maxItems", task.MaxHistory},
+		{"terminal", "properties/generation/maximum", 255},
+		{"deadletter", "properties/message/maxLength", deadletter.MaxMessage},
+		{"deadletter", "properties/history/maxItems", task.MaxHistory},
+	} {
+		if got := at(read(t, c.file+".schema.json"), c.pointer); got != float64(c.want) {
+			t.Errorf("%s: %s = %v; want %d", c.file, c.pointer, got, c.want)
+		}
+	}
+	openapi := read(t, "openapi.json")
+	for pointer, want := range map[string]int{
+		"components/parameters/IdempotencyKey/schema/maxLength": api.MaxName,
+		"components/schemas/Batch/properties/tasks/maxItems":    api.MaxBatch,
+	} {
+		if got := at(openapi, pointer); got != float64(want) {
+			t.Errorf("openapi: %s = %v; want %d", pointer, got, want)
+		}
+	}
+}
+
+// texts are the members of a list of strings of any type.
+func texts[T ~string](of ...T) []any {
+	out := make([]any, len(of))
+	for i, s := range of {
+		out[i] = string(s)
+	}
+	return out
+}
+
+func TestSchemasHaveTheWordsOfTheCode(t *testing.T) {
+	sources := texts(task.SourceWeb, task.SourceApp, task.SourceIOT, task.SourceAPI)
+	classes := texts(task.Classes()...)
+	kinds := texts(task.Completion, task.Chat, task.Embedding)
+	var ends []task.Status
+	for _, s := range task.Statuses() {
+		if s.Terminal() {
+			ends = append(ends, s)
+		}
+	}
+	openapi := "openapi.json"
+	for _, c := range []struct {
+		file, pointer string
+		want          []any
+	}{
+		{"submit.schema.json", "properties/source/enum", sources},
+		{"submit.schema.json", "properties/class/enum", classes},
+		{"forward.schema.json", "properties/source/enum", sources},
+		{"task.schema.json", "properties/source/enum", sources},
+		{"task.schema.json", "properties/class/enum", classes},
+		{"task.schema.json", "properties/kind/enum", kinds},
+		{"terminal.schema.json", "properties/status/enum", texts(append(slices.Clone(ends), terminal.Reopened)...)},
+		{"terminal.schema.json", "properties/kind/enum", kinds},
+		{"event.schema.json", "properties/type/enum", texts(event.Queued, event.Started, event.Delta, event.UsageSeen, event.Progress,
+			event.Snapshot, event.Restart, event.Gap, event.Succeeded, event.Failed, event.Cancelled, event.Expired, event.Dead, event.Reconnect)},
+		{"deadletter.schema.json", "properties/disposition/enum", texts(deadletter.Exhausted, deadletter.Undecodable, deadletter.SuspectedKiller, deadletter.Oversize)},
+		{openapi, "components/schemas/Status/enum", texts(task.Statuses()...)},
+		{openapi, "components/schemas/FaultCode/enum", texts(fault.Codes()...)},
+		{openapi, "components/schemas/Class/enum", classes},
+	} {
+		if diff := cmp.Diff(c.want, at(read(t, c.file), c.pointer), sorted()); diff != "" {
+			t.Errorf("%s: %s (-code +document)\n%s", c.file, c.pointer, diff)
+		}
+	}
+}
+
+// sorted compares lists of words whatever their order.
+func sorted() cmp.Option {
+	return cmp.Transformer("sorted", func(in []any) []string {
+		out := make([]string, len(in))
+		for i, v := range in {
+			out[i], _ = v.(string)
+		}
+		slices.Sort(out)
+		return out
+	})
+}
+
+// fields lists the JSON names of a struct.
+func fields(of reflect.Type) []string {
+	var out []string
+	for f := range of.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
+	for _, c := range []struct {
+		file, pointer string
+		of            reflect.Type
+	}{
+		{"submit.schema.json", "properties", reflect.TypeFor[api.SubmitRequest]()},
+		{"batch.schema.json", "properties", reflect.TypeFor[api.BatchRequest]()},
+		{"forward.schema.json", "properties", reflect.TypeFor[api.ForwardRequest]()},
+		{"task.schema.json", "properties", reflect.TypeFor[task.Task]()},
+		{"task.schema.json", "properties/payload/properties", reflect.TypeFor[task.Payload]()},
+		{"terminal.schema.json", "properties", reflect.TypeFor[terminal.Terminal]()},
+		{"terminal.schema.json", "properties/output/properties", reflect.TypeFor[task.Output]()},
+		{"terminal.schema.json", "properties/usage/properties", reflect.TypeFor[task.Usage]()},
+		{"terminal.schema.json", "properties/attempts/items/properties", reflect.TypeFor[task.Attempt]()},
+		{"terminal.schema.json", "properties/error/properties", reflect.TypeFor[terminal.Error]()},
+		{"event.schema.json", "properties", reflect.TypeFor[event.Event]()},
+		{"deadletter.schema.json", "properties", reflect.TypeFor[deadletter.Letter]()},
+		{"openapi.json", "components/schemas/Task/properties", reflect.TypeFor[api.Task]()},
+		{"openapi.json", "components/schemas/TaskList/properties", reflect.TypeFor[api.TaskList]()},
+		{"openapi.json", "components/schemas/Accepted/properties", reflect.TypeFor[api.Accepted]()},
+		{"openapi.json", "components/schemas/BatchOutcome/properties", reflect.TypeFor[api.BatchResponse]()},
+		{"openapi.json", "components/schemas/BatchOutcome/properties/items/items/properties", reflect.TypeFor[api.BatchItem]()},
+		{"openapi.json", "components/schemas/Envelope/properties", reflect.TypeFor[api.Envelope]()},
+		{"openapi.json", "components/schemas/Error/properties", reflect.TypeFor[api.Error]()},
+		{"openapi.json", "components/schemas/Model/properties", reflect.TypeFor[api.Model]()},
+	} {
+		documented, _ := at(read(t, c.file), c.pointer).(map[string]any)
+		if diff := cmp.Diff(fields(c.of), slices.Sorted(maps.Keys(documented))); diff != "" {
+			t.Errorf("%s: %s (-code +document)\n%s", c.file, c.pointer, diff)
+		}
+	}
+}
+
+func TestBodiesInOpenAPIAreThoseOfTheSchemaFiles(t *testing.T) {
+	openapi := read(t, "openapi.json")
+	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward"} {
+		want, ok := read(t, name+".schema.json").(map[string]any)
+		if !ok {
+			t.Fatalf("%s is no object", name)
+		}
+		delete(want, "$schema")
+		delete(want, "$id")
+		if diff := cmp.Diff(any(want), at(openapi, "components/schemas/"+component)); diff != "" {
+			t.Errorf("%s (-file +openapi)\n%s", component, diff)
+		}
+	}
+}
+
+// references calls f with each $ref of a document.
+func references(doc any, f func(ref string)) {
+	switch v := doc.(type) {
+	case map[string]any:
+		if ref, ok := v["$ref"].(string); ok {
+			f(ref)
+		}
+		for _, member := range v {
+			references(member, f)
+		}
+	case []any:
+		for _, item := range v {
+			references(item, f)
+		}
+	}
+}
+
+func TestEveryReferenceLeadsSomewhere(t *testing.T) {
+	const base = "https://penstock.dev/schema/v1/"
+	files := []string{"openapi.json", "asyncapi.json"}
+	for _, name := range spec.Names() {
+		files = append(files, name+".schema.json")
+	}
+	for _, file := range files {
+		doc := read(t, file)
+		references(doc, func(ref string) {
+			if pointer, local := strings.CutPrefix(ref, "#/"); local {
+				if at(doc, pointer) == nil {
+					t.Errorf("%s: %s leads nowhere", file, ref)
+				}
+			} else if _, err := spec.FS.ReadFile(strings.TrimPrefix(ref, base)); err != nil {
+				t.Errorf("%s: %s is no document of ours", file, ref)
+			}
+		})
+	}
+}
+
+func TestErrorExamplesHaveTheStatusOfTheirFault(t *testing.T) {
+	responses, _ := at(read(t, "openapi.json"), "components/responses").(map[string]any)
+	native := 0
+	for name, r := range responses {
+		e := at(r, "content/application~1json/example")
+		code, ok := at(e, "error/type").(string)
+		if !ok || at(e, "code") == nil {
+			continue // of the OpenAI face
+		}
+		native++
+		rule := fault.RuleOf(fault.Code(code))
+		if rule.Code != fault.Code(code) {
+			t.Errorf("%s: %q is no fault code", name, code)
+		}
+		want := map[fault.Code]float64{fault.Unauthorized: 401}[rule.Code] // at the door, a caller's own
+		if want == 0 {
+			want = float64(rule.Status)
+		}
+		if name == "Slow" || name == "Changed" { // at the door: a request, not a task
+			continue
+		}
+		if got := at(e, "code"); got != want {
+			t.Errorf("%s: %s has status %v; want %v", name, code, got, want)
+		}
+	}
+	if native < 10 {
+		t.Errorf("%d examples of errors", native)
+	}
+}
+
+func TestAsyncAPINamesTheTopics(t *testing.T) {
+	channels, _ := at(read(t, "asyncapi.json"), "channels").(map[string]any)
+	var documented []string
+	for _, c := range channels {
+		address, _ := at(c, "address").(string)
+		if strings.HasPrefix(address, "/") {
+			continue // a route
+		}
+		expanded := []string{strings.ReplaceAll(address, "{pool}", "default")}
+		for _, parameter := range []string{"class", "delay"} {
+			values, _ := at(c, "parameters/"+parameter+"/enum").([]any)
+			for _, v := range values {
+				text, _ := v.(string)
+				expanded = append(expanded, strings.ReplaceAll(expanded[0], "{"+parameter+"}", text))
+			}
+		}
+		if len(expanded) > 1 {
+			expanded = expanded[1:]
+		}
+		documented = append(documented, expanded...)
+	}
+	plan, err := topic.Plan(topic.Params{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, planned := range plan {
+		want = append(want, planned.Name)
+	}
+	slices.Sort(want)
+	slices.Sort(documented)
+	if diff := cmp.Diff(want, documented); diff != "" {
+		t.Errorf("topics (-plan +document)\n%s", diff)
+	}
+}
+
+// TestAsyncAPINamesTheHeaders reads the frozen records: what each kind bears
+// must be documented, and what is required must be there.
+func TestAsyncAPINamesTheHeaders(t *testing.T) {
+	messages := at(read(t, "asyncapi.json"), "components/messages")
+	seen := map[string]bool{}
+	for _, g := range frozen(t) {
+		kind, _, _ := strings.Cut(g.name, "-")
+		message := map[string]string{"task": "task", "terminal": "terminal", "reopened": "terminal", "deadletter": "deadLetter", "control": "control"}[kind]
+		known, _ := at(messages, message+"/headers/properties").(map[string]any)
+		original, _ := at(messages, "task/headers/properties").(map[string]any)
+		for _, h := range g.headers {
+			ours := known[h] != nil || message == "deadLetter" && (original[h] != nil || strings.HasPrefix(h, "x-"))
+			if !ours { // a dead letter keeps the headers it had, and so strangers' too
+				t.Errorf("%s: header %s is not documented", g.name, h)
+			}
+			seen[message+" "+h] = true
+		}
+		required, _ := at(messages, message+"/headers/required").([]any)
+		for _, h := range required {
+			if name, _ := h.(string); !slices.Contains(g.headers, name) {
+				t.Errorf("%s: header %s is required and absent", g.name, name)
+			}
+		}
+	}
+	for _, message := range []string{"task", "terminal"} { // no frozen letter died twice
+		known, _ := at(messages, message+"/headers/properties").(map[string]any)
+		for h := range known {
+			if !seen[message+" "+h] {
+				t.Errorf("%s: header %s is documented and on no frozen record", message, h)
+			}
+		}
+	}
+}
