@@ -240,7 +240,7 @@ func TestErrorExamplesHaveTheStatusOfTheirFault(t *testing.T) {
 	responses, _ := at(read(t, "openapi.json"), "components/responses").(map[string]any)
 	native := 0
 	for name, r := range responses {
-		e := at(r, "content/application~1json/example")
+		e := at(r, "content/application~1json/examples/example/value")
 		code, ok := at(e, "error/type").(string)
 		if !ok || at(e, "code") == nil {
 			continue // of the OpenAI face
@@ -264,6 +264,41 @@ func TestErrorExamplesHaveTheStatusOfTheirFault(t *testing.T) {
 	if native < 10 {
 		t.Errorf("%d examples of errors", native)
 	}
+}
+
+// TestThePageCanShowEveryBody guards against what the reader of the page takes
+// badly, without a word: an example outside of examples hides all answers of
+// the operation, and a boolean schema or an enum without a type shows as unknown.
+func TestThePageCanShowEveryBody(t *testing.T) {
+	var walk func(where string, v any, properties bool)
+	walk = func(where string, v any, properties bool) {
+		switch v := v.(type) {
+		case map[string]any:
+			if content, ok := v["content"].(map[string]any); ok {
+				for media, body := range content {
+					if at(body, "example") != nil {
+						t.Errorf("%s: %s has example; use examples", where, media)
+					}
+				}
+			}
+			if v["enum"] != nil && v["type"] == nil && !properties {
+				t.Errorf("%s: enum without type", where)
+			}
+			for name, member := range v {
+				if _, ok := member.(bool); ok && properties {
+					t.Errorf("%s/%s: boolean schema", where, name)
+				}
+				if name != "examples" && name != "default" {
+					walk(where+"/"+name, member, name == "properties")
+				}
+			}
+		case []any:
+			for _, item := range v {
+				walk(where, item, false)
+			}
+		}
+	}
+	walk("", read(t, "openapi.json"), false)
 }
 
 func TestAsyncAPINamesTheTopics(t *testing.T) {
