@@ -17,10 +17,11 @@ func Main(ctx context.Context, p lifecycle.Proc) error {
 	if err != nil {
 		return err
 	}
-	log, err := telemetry.NewLogger(p.Stderr, cfg.LogLevel, cfg.LogFormat)
+	log, flush, err := telemetry.LogConfig{Level: cfg.LogLevel, Format: cfg.LogFormat}.OpenBuffered(p.Stderr)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = flush() }() // a log that cannot be written has nobody to tell
 	reg := telemetry.NewRegistry("producer")
 	server := httpserver.New(cfg.HTTPConfig.Config, log, reg)
 	server.Readiness().Set("kafka", errors.New("not asked yet"))

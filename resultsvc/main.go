@@ -18,10 +18,11 @@ func Main(ctx context.Context, p lifecycle.Proc) error {
 	if err != nil {
 		return err
 	}
-	log, err := cfg.LogConfig.Open(p.Stderr)
+	log, flush, err := cfg.LogConfig.OpenBuffered(p.Stderr)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = flush() }() // a log that cannot be written has nobody to tell
 	reg := telemetry.NewRegistry("resultsvc")
 	server := httpserver.New(cfg.HTTPConfig.Config, log, reg)
 	for _, name := range []string{"kafka", "redis"} {
