@@ -79,14 +79,6 @@ func (b *bundle) run() {
 	b.t.Cleanup(func() { stop(); wg.Wait() })
 }
 
-// needsFake skips a test that stops Redis.
-func (b *bundle) needsFake() {
-	b.t.Helper()
-	if b.redis == nil {
-		b.t.Skip("stops Redis: on the fake only")
-	}
-}
-
 func (b *bundle) id() task.ID { return b.minter.New("acme", time.Now()) }
 
 func (b *bundle) ended(id task.ID, s task.Status, generation uint8) *terminal.Terminal {
@@ -464,43 +456,6 @@ func TestAWatcherThatMissedTheEndIsToldAtTheHeartbeat(t *testing.T) {
 	}
 	if e, err := c.Next(ctx); err != nil || e.Type != event.Expired {
 		t.Errorf("got %+v, %v", e, err)
-	}
-}
-
-func TestWatchersSurviveARedisThatComesBack(t *testing.T) {
-	b := setup(t, follow.Params{Heartbeat: time.Hour})
-	b.needsFake()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	id, f := b.id(), fence(0, 1)
-	b.claim(id, f, 1)
-	c, err := b.follower.Follow(ctx, id, event.ID{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	var got []string
-	read := func(n int) {
-		for range n {
-			e, err := c.Next(ctx)
-			if err != nil {
-				t.Fatalf("after %v: %v", got, err)
-			}
-			got = append(got, line(e))
-		}
-	}
-	b.say(id, f, 1, 2)
-	read(4)
-	b.redis.Close()
-	if err := b.redis.Restart(); err != nil {
-		t.Fatal(err)
-	}
-	b.say(id, f, 3, 5) // before the subscription stands again
-	b.end(id, task.Succeeded, 0)
-	read(4)
-	want := []string{"0-1 queued ", "256-0 started ", "256-1 delta 1", "256-2 delta 2", "256-3 delta 3", "256-4 delta 4", "256-5 delta 5", event.TerminalID(0).String() + " succeeded "}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
 	}
 }
 
