@@ -85,8 +85,10 @@ func TestEveryEventFitsThePublishedSchema(t *testing.T) {
 	}
 	generation := uint8(3)
 	for _, status := range []task.Status{task.Succeeded, task.Failed, task.Cancelled, task.Expired, task.Dead} {
-		end := &terminal.Terminal{SchemaVersion: 1, TaskID: id, Status: status, Generation: &generation, Tenant: "acme", EndedAt: now,
-			Error: &terminal.Error{Code: "unavailable", Message: "no answer"}}
+		end := &terminal.Terminal{
+			SchemaVersion: 1, TaskID: id, Status: status, Generation: &generation, Tenant: "acme", EndedAt: now,
+			Error: &terminal.Error{Code: "unavailable", Message: "no answer"},
+		}
 		events = append(events, event.OfTerminal(end, generation))
 	}
 	for _, e := range events {

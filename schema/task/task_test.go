@@ -31,7 +31,7 @@ func TestParamsInt(t *testing.T) {
 			t.Errorf("%s: Int = %d, want %d", name, got, c.want)
 		}
 	}
-	if got := (task.Params)(nil).Int("max_tokens", 7); got != 7 {
+	if got := task.Params(nil).Int("max_tokens", 7); got != 7 {
 		t.Errorf("no parameters at all: Int = %d, want 7", got)
 	}
 }

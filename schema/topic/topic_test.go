@@ -66,8 +66,10 @@ func TestParseTasksIsTheInverseOfTasks(t *testing.T) {
 }
 
 func TestOtherTopicsAreNotTasksTopics(t *testing.T) {
-	others := []string{"", "penstock", "penstock.tasks", "penstock.tasks.", "penstock.tasks.default", "penstock.tasks..bulk",
-		"x.penstock.tasks.default.bulk", topic.Results, topic.DeadLetters, topic.Control}
+	others := []string{
+		"", "penstock", "penstock.tasks", "penstock.tasks.", "penstock.tasks.default", "penstock.tasks..bulk",
+		"x.penstock.tasks.default.bulk", topic.Results, topic.DeadLetters, topic.Control,
+	}
 	for _, tier := range topic.Tiers() {
 		others = append(others, tier.Topic())
 		if !topic.IsRetry(tier.Topic()) {

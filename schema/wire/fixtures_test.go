@@ -14,10 +14,9 @@ import (
 	"github.com/penstock/penstock/schema/wire"
 )
 
-const (
-	id          task.ID = "task_06eej948000ui6eipa8t38tsq3o4hnf467b19nog4sg5du0u"
-	traceparent         = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-)
+const id task.ID = "task_06eej948000ui6eipa8t38tsq3o4hnf467b19nog4sg5du0u"
+
+const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 var accepted = time.Date(2026, 3, 14, 8, 0, 0, 123_000_000, time.UTC)
 
