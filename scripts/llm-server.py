@@ -5,6 +5,7 @@ Prints "ready http://127.0.0.1:PORT" once requests are answered, then runs until
 """
 
 import importlib.util
+import os
 import pathlib
 import signal
 import sys
@@ -32,6 +33,11 @@ def serve(port: int, slots: int) -> None:
     params.n_parallel = slots
     params.n_ctx = CONTEXT_PER_SLOT * slots
     params.n_gpu_layers = 0
+    # The other half of the machine runs Kafka, Redis and the services. Threads that wait for
+    # each other at every layer would crawl if they had to share their processors.
+    threads = max(1, (os.cpu_count() or 2) // 2)
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
     params.endpoint_metrics = True
     params.endpoint_slots = True
     params.ui = False
