@@ -21,7 +21,6 @@ import (
 	"github.com/penstock/penstock/internal/telemetry"
 	"github.com/penstock/penstock/producer"
 	"github.com/penstock/penstock/resultsvc"
-	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/worker"
 )
 
@@ -148,10 +147,6 @@ func (s *Stack) openServer(context.Context) error {
 	s.results.Register(s.server.Echo())
 	s.server.Mount("/admin/v1/*", s.worker.Admin())
 	s.server.Mount("/metrics", telemetry.MetricsHandler(s.reg))
-	documents := spec.Handler()
-	for _, path := range []string{"/docs", "/docs/*", "/openapi.json", "/asyncapi.json", "/schema/*"} {
-		s.server.Mount(path, documents)
-	}
 	s.server.OnDrain(s.producer.Drain)
 	s.server.OnDrain(s.results.Drain)
 	return s.server.Listen()
