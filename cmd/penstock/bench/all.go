@@ -114,7 +114,7 @@ func (a All) accept(ctx context.Context, s *system.System, out *AllReport) error
 	out.AcceptParts = append(append(out.AcceptParts, out.Parts[0], Part{"producer", s.Producers[0].PID()}, Part{"bare handler", child.cmd.Process.Pid},
 		Part{"resultsvc", s.Results[0].PID()}), a.Parts...)
 	out.Accept, err = Accept{
-		System: s.Producers[0].URL, Bare: child.url, Load: Load{Clients: 64, Length: a.Turn}, Rounds: 3, Parts: out.AcceptParts,
+		System: s.Producers[0].URL, Bare: child.url, Load: Load{Clients: 64, Length: a.Turn / 2}, Rounds: 8, Parts: out.AcceptParts,
 	}.Run(ctx)
 	return err
 }
@@ -252,7 +252,7 @@ nobody else uses: the measurement of accepting leaves a backlog that nobody work
 	f := c.Flags()
 	f.StringSliceVar(&a.Params.Kafka, "kafka", []string{"127.0.0.1:9092"}, "bootstrap addresses, host:port")
 	f.StringVar(&a.Params.Redis, "redis", "redis://127.0.0.1:6379/0", "URL of Redis")
-	f.DurationVar(&a.Turn, "turn", 5*time.Second, "length of one turn; the whole takes about twenty")
+	f.DurationVar(&a.Turn, "turn", 5*time.Second, "unit of length: one makes a round of accepting (of eight), three the end-to-end run, four the goodput run")
 	f.StringSliceVar(&pids, "pid", nil, "name=pid of a server whose processor time is told apart; may be repeated")
 	return c
 }

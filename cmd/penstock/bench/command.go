@@ -63,9 +63,9 @@ func acceptCommand(connect func() (*client.Client, error)) *cobra.Command {
 			return report.table(c.OutOrStdout(), a.Parts)
 		},
 	}
-	loadFlags(c, &a.Load, 5*time.Second)
+	loadFlags(c, &a.Load, 3*time.Second)
 	c.Flags().Float64Var(&a.Load.Rate, "rate", 0, "calls a second of an open loop; 0: closed loop")
-	c.Flags().IntVar(&a.Rounds, "rounds", 3, "turns of each side")
+	c.Flags().IntVar(&a.Rounds, "rounds", 5, "turns of each side; the ratio is the median of the rounds")
 	c.Flags().StringSliceVar(&kafka, "kafka", nil, "the system's broker, for the bare handler; without it the system is measured alone")
 	return c
 }

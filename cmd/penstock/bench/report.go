@@ -28,7 +28,7 @@ func (r AcceptReport) table(w io.Writer, parts []Part) error {
 	r.System.row(t, "ingress", r.turns("system"))
 	if r.Bare.Calls > 0 {
 		r.Bare.row(t, "bare handler", r.turns("bare"))
-		row(t, "ratio", fmt.Sprintf("%.2f", r.Ratio()))
+		row(t, "median ratio", fmt.Sprintf("%.2f", r.Ratio()))
 	}
 	if len(parts) > 0 {
 		row(t)
