@@ -5,7 +5,6 @@ package e2e_test
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"testing"
 	"time"
 
@@ -92,15 +91,4 @@ func outcomes(t *testing.T) map[task.ID]*outcome {
 		}
 	}
 	return out
-}
-
-// intersect returns the keys that both maps have.
-func intersect[V, W any](a map[task.ID]V, b map[task.ID]W) []task.ID {
-	var both []task.ID
-	for id := range maps.Keys(a) {
-		if _, ok := b[id]; ok {
-			both = append(both, id)
-		}
-	}
-	return both
 }

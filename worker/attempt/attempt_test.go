@@ -307,10 +307,14 @@ func TestEveryEndOfATryHasItsOwnFault(t *testing.T) {
 			items[0].Emit(backend.Piece{Text: "x"})
 			return hang(ctx, items)
 		}, func(*attempt.Try, context.CancelCauseFunc) {}, true, fault.Timeout, 30 * time.Second},
-		{"a panic of the adapter", func(context.Context, []backend.Item) []backend.Outcome { panic("boom") },
-			func(*attempt.Try, context.CancelCauseFunc) {}, false, fault.Internal, 0},
-		{"an answer of the wrong size", func(context.Context, []backend.Item) []backend.Outcome { return nil },
-			func(*attempt.Try, context.CancelCauseFunc) {}, false, fault.Internal, 0},
+		{
+			"a panic of the adapter", func(context.Context, []backend.Item) []backend.Outcome { panic("boom") },
+			func(*attempt.Try, context.CancelCauseFunc) {}, false, fault.Internal, 0,
+		},
+		{
+			"an answer of the wrong size", func(context.Context, []backend.Item) []backend.Outcome { return nil },
+			func(*attempt.Try, context.CancelCauseFunc) {}, false, fault.Internal, 0,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, _ *attempttest.Redis) {

@@ -235,8 +235,10 @@ func bisectable(live []int, results []Result) bool {
 func (r *Runner) giveBack(part []int, results []Result) {
 	for _, i := range part {
 		results[i].Suspect = true
-		results[i].Err = &fault.Error{Code: fault.Unavailable, Class: fault.ClassSystem,
-			Message: "the backend stopped taking calls", Backend: results[i].Backend, Err: results[i].Err}
+		results[i].Err = &fault.Error{
+			Code: fault.Unavailable, Class: fault.ClassSystem,
+			Message: "the backend stopped taking calls", Backend: results[i].Backend, Err: results[i].Err,
+		}
 	}
 }
 
@@ -335,14 +337,18 @@ func settleErr(ctx context.Context, err error) error {
 func safely(ctx context.Context, c Call, items []backend.Item) (out []backend.Outcome) {
 	defer func() {
 		if v := recover(); v != nil {
-			out = backend.Fail(len(items), &fault.Error{Code: fault.Internal, Backend: c.Name,
-				Message: "the backend's adapter crashed", Err: fmt.Errorf("panic: %v", v)})
+			out = backend.Fail(len(items), &fault.Error{
+				Code: fault.Internal, Backend: c.Name,
+				Message: "the backend's adapter crashed", Err: fmt.Errorf("panic: %v", v),
+			})
 		}
 	}()
 	out = c.Backend.Run(ctx, items)
 	if len(out) != len(items) {
-		return backend.Fail(len(items), &fault.Error{Code: fault.Internal, Backend: c.Name,
-			Message: fmt.Sprintf("the backend's adapter returned %d outcomes for %d tasks", len(out), len(items))})
+		return backend.Fail(len(items), &fault.Error{
+			Code: fault.Internal, Backend: c.Name,
+			Message: fmt.Sprintf("the backend's adapter returned %d outcomes for %d tasks", len(out), len(items)),
+		})
 	}
 	for i, o := range out {
 		if o.Err == nil && o.Output == nil {

@@ -175,9 +175,9 @@ func TestARestartReplaysOnlyUnfinishedOffsets(t *testing.T) {
 	}
 
 	second := c.join(t, consume.Params{})
-	got := second.sink.until(t, "the unfinished records", atLeast(len(unfinished)))
+	second.sink.until(t, "the unfinished records", atLeast(len(unfinished)))
 	c.produce(t, 0, 1) // a barrier: once it is here, nothing else is coming before it
-	got = second.sink.until(t, "the barrier", atLeast(len(unfinished)+1))
+	got := second.sink.until(t, "the barrier", atLeast(len(unfinished)+1))
 	for _, d := range got[:len(got)-1] {
 		if !unfinished[d.Offset] {
 			t.Errorf("offset %d was settled and is replayed", d.Offset)

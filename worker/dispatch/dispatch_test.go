@@ -346,7 +346,7 @@ func TestAPoisonTaskCostsItsNeighboursNothing(t *testing.T) {
 			if slices.ContainsFunc(items, func(it backend.Item) bool { return it.Task.ID == poison }) {
 				return backend.Fail(len(items), fault.New(fault.Unavailable, "crash"))
 			}
-			return succeed(nil, items)
+			return succeed(context.Background(), items)
 		}
 		w.submit(func(tk *task.Task, _ *task.Progress) { poison = tk.ID })
 		for range 7 {
@@ -398,7 +398,7 @@ func TestADuplicateRecordJoinsTheTaskInFlight(t *testing.T) {
 	inWorld(t, func(_ context.Context, items []backend.Item) []backend.Outcome {
 		runs += len(items)
 		time.Sleep(time.Second)
-		return succeed(nil, items)
+		return succeed(context.Background(), items)
 	}, func(w *world) {
 		tk, first := w.submit(nil)
 		w.sleep(500 * time.Millisecond)
@@ -453,7 +453,7 @@ func TestATaskPastItsDeadlineNeverRuns(t *testing.T) {
 	ran := false
 	never := func(_ context.Context, items []backend.Item) []backend.Outcome {
 		ran = true
-		return succeed(nil, items)
+		return succeed(context.Background(), items)
 	}
 	t.Run("when it arrives late", func(t *testing.T) {
 		inWorld(t, never, func(w *world) {
@@ -488,7 +488,7 @@ func TestATaskPastItsDeadlineNeverRuns(t *testing.T) {
 func TestARevokeDropsWhatHasNotStartedAndLetsTheRestFinish(t *testing.T) {
 	inWorld(t, func(_ context.Context, items []backend.Item) []backend.Outcome {
 		time.Sleep(10 * time.Second)
-		return succeed(nil, items)
+		return succeed(context.Background(), items)
 	}, func(w *world) {
 		_, running := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "a" })
 		w.sleep(time.Second)
@@ -513,7 +513,7 @@ func TestADrainLetsWorkFinishAndHandsBackTheRest(t *testing.T) {
 			return hanging(ctx, items)
 		}
 		time.Sleep(10 * time.Second)
-		return succeed(nil, items)
+		return succeed(context.Background(), items)
 	}, func(w *world) {
 		_, running := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "slow" })
 		_, stuck := w.submit(func(tk *task.Task, _ *task.Progress) { tk.Model = "stuck" })
@@ -566,7 +566,7 @@ func TestTasksOfOneKeyRunInOrderThroughRetries(t *testing.T) {
 				failures--
 				return backend.Fail(len(items), fault.New(fault.Timeout, "slow"))
 			}
-			return succeed(nil, items)
+			return succeed(context.Background(), items)
 		}
 		for i := range 3 {
 			w.submit(func(tk *task.Task, _ *task.Progress) {

@@ -43,8 +43,10 @@ func inBubble(t *testing.T, f func(b *bundle, start func() (stop func()))) {
 		}
 		defer cluster.Close()
 		b := &bundle{t: t, cluster: cluster}
-		b.kafka = kafkaclient.Config{Brokers: cluster.ListenAddrs(), ClientID: "test",
-			Dial: func(ctx context.Context, n, host string) (net.Conn, error) { return network.DialContext(ctx, n, host) }}
+		b.kafka = kafkaclient.Config{
+			Brokers: cluster.ListenAddrs(), ClientID: "test",
+			Dial: func(ctx context.Context, n, host string) (net.Conn, error) { return network.DialContext(ctx, n, host) },
+		}
 		plan, err := topic.Plan(topic.Params{Replication: 1, Partitions: 2})
 		if err != nil {
 			t.Fatal(err)

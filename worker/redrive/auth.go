@@ -31,8 +31,10 @@ func (r *Redriver) authorize(req *http.Request) error {
 		if local(req) {
 			return nil
 		}
-		return &failure{status: http.StatusForbidden, code: fault.Forbidden,
-			message: "the admin API has no token and so answers on loopback only; configure an admin token to reach it from elsewhere"}
+		return &failure{
+			status: http.StatusForbidden, code: fault.Forbidden,
+			message: "the admin API has no token and so answers on loopback only; configure an admin token to reach it from elsewhere",
+		}
 	}
 	scheme, given, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || !same(strings.TrimSpace(given), token) {

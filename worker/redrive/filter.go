@@ -49,8 +49,10 @@ func (f *Filter) check() error {
 	if err := oneOf("code", string(f.Code), codes); err != nil {
 		return err
 	}
-	dispositions := []string{string(deadletter.Exhausted), string(deadletter.Undecodable),
-		string(deadletter.SuspectedKiller), string(deadletter.Oversize)}
+	dispositions := []string{
+		string(deadletter.Exhausted), string(deadletter.Undecodable),
+		string(deadletter.SuspectedKiller), string(deadletter.Oversize),
+	}
 	if err := oneOf("disposition", string(f.Disposition), dispositions); err != nil {
 		return err
 	}

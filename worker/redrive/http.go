@@ -56,8 +56,10 @@ func (r *Redriver) methods(handlers map[string]handlerFunc) http.Handler {
 			}
 			slices.Sort(allow)
 			w.Header().Set("Allow", strings.Join(allow, ", "))
-			r.answerError(w, req, &failure{status: http.StatusMethodNotAllowed, code: fault.NotAllowed,
-				message: "this route takes " + strings.Join(allow, " and ")})
+			r.answerError(w, req, &failure{
+				status: http.StatusMethodNotAllowed, code: fault.NotAllowed,
+				message: "this route takes " + strings.Join(allow, " and "),
+			})
 			return
 		}
 		status, data, err := h(w, req)

@@ -37,12 +37,14 @@ func TestDryRun(t *testing.T) {
 			if code, e := r.do("POST", "/admin/v1/redrives", `{"filter":{},"dry_run":true,"rate":2}`, &p); code != http.StatusOK {
 				t.Fatalf("answered %d: %s", code, e.Message)
 			}
-			want := redrive.Preview{DryRun: true, WouldMove: 4, WouldSkip: 2, Seconds: 2,
+			want := redrive.Preview{
+				DryRun: true, WouldMove: 4, WouldSkip: 2, Seconds: 2,
 				SkipFor:       map[redrive.Reason]int{redrive.ReasonUndecodable: 1, redrive.ReasonNotDead: 1},
 				ByCode:        map[string]int{"timeout": 3, "unavailable": 1},
 				ByDisposition: map[string]int{"exhausted": 4},
 				ByModel:       map[string]int{"sim-chat": 3, "sim-embed": 1},
-				ByPool:        map[string]int{"default": 3, "embed": 1}}
+				ByPool:        map[string]int{"default": 3, "embed": 1},
+			}
 			if diff := cmp.Diff(want, p); diff != "" {
 				t.Error(diff)
 			}
@@ -221,8 +223,10 @@ func (w *world) dieAgain(t *testing.T, id task.ID) {
 	last := w.tasks[id][len(w.tasks[id])-1]
 	s, _ := w.state(id, int64(len(w.results[topic.ResultsPartition(id, partitions)])))
 	w.sequence++
-	w.appendLetter(t, last, deadletter.Letter{TaskID: id, Disposition: deadletter.Exhausted, Code: "timeout", Generation: s.Generation,
-		Origin: deadletter.Origin{Topic: last.topic, Offset: w.sequence}, DeadAt: time.Now()})
+	w.appendLetter(t, last, deadletter.Letter{
+		TaskID: id, Disposition: deadletter.Exhausted, Code: "timeout", Generation: s.Generation,
+		Origin: deadletter.Origin{Topic: last.topic, Offset: w.sequence}, DeadAt: time.Now(),
+	})
 	w.result(&terminal.Terminal{SchemaVersion: 1, TaskID: id, Status: task.Dead, Generation: &s.Generation, Tenant: "dev", EndedAt: time.Now()})
 }
 

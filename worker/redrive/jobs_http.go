@@ -108,8 +108,10 @@ func (r *Redriver) byID(ids []string) ([]Letter, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return nil, &failure{status: http.StatusNotFound, code: fault.NotFound, param: "ids",
-			message: fmt.Sprintf("%d of %d ids are not in the dead-letter index: %s", len(missing), len(ids), strings.Join(missing[:min(5, len(missing))], ", "))}
+		return nil, &failure{
+			status: http.StatusNotFound, code: fault.NotFound, param: "ids",
+			message: fmt.Sprintf("%d of %d ids are not in the dead-letter index: %s", len(missing), len(ids), strings.Join(missing[:min(5, len(missing))], ", ")),
+		}
 	}
 	slices.SortFunc(out, func(a, b Letter) int { return older(&a, &b) })
 	return out, nil
@@ -120,8 +122,10 @@ const previewChunk = 500
 
 // preview says what a job would do, as far as the projection knows now.
 func (r *Redriver) preview(ctx context.Context, letters []Letter, beyond int, rate float64) (Preview, error) {
-	p := Preview{DryRun: true, Beyond: beyond, SkipFor: map[Reason]int{}, ByCode: map[string]int{},
-		ByDisposition: map[string]int{}, ByModel: map[string]int{}, ByPool: map[string]int{}}
+	p := Preview{
+		DryRun: true, Beyond: beyond, SkipFor: map[Reason]int{}, ByCode: map[string]int{},
+		ByDisposition: map[string]int{}, ByModel: map[string]int{}, ByPool: map[string]int{},
+	}
 	_, p.Evicted = r.index.size()
 	for chunk := range slices.Chunk(letters, previewChunk) {
 		found, err := r.reasons(ctx, chunk)
@@ -285,8 +289,10 @@ func (r *Redriver) order(wish entryType) handlerFunc {
 
 // against reports whether a job is already as wished, or never will be.
 func (t entryType) against(j Job) (already bool, err error) {
-	conflict := &failure{status: http.StatusConflict, code: fault.Conflict, param: "id",
-		message: fmt.Sprintf("job %s is %s: it can no longer be changed", j.ID, j.State)}
+	conflict := &failure{
+		status: http.StatusConflict, code: fault.Conflict, param: "id",
+		message: fmt.Sprintf("job %s is %s: it can no longer be changed", j.ID, j.State),
+	}
 	switch {
 	case t == entryCancelled && (j.State == JobCancelled || j.State == JobCancelling):
 		return true, nil

@@ -118,14 +118,18 @@ func (c *cluster) apply(ctx context.Context, p kgo.FetchTopicPartition) {
 func (c *cluster) die(text string) *task.Task {
 	c.t.Helper()
 	now := time.Now().UTC()
-	tk := &task.Task{SchemaVersion: 1, ID: c.minter.New("dev", now), Kind: task.Completion, Source: task.SourceAPI, Tenant: "dev", Model: "sim-chat",
-		Class: task.Bulk, Payload: task.Payload{Text: text}, Timestamp: now, Deadline: now.Add(time.Hour)}
+	tk := &task.Task{
+		SchemaVersion: 1, ID: c.minter.New("dev", now), Kind: task.Completion, Source: task.SourceAPI, Tenant: "dev", Model: "sim-chat",
+		Class: task.Bulk, Payload: task.Payload{Text: text}, Timestamp: now, Deadline: now.Add(time.Hour),
+	}
 	rec, err := wire.EncodeTask(tk, task.Progress{Hop: 2, Attempts: 5}, "")
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	l := deadletter.Letter{TaskID: tk.ID, Tenant: "dev", Model: tk.Model, Disposition: deadletter.Exhausted, Code: "unavailable",
-		Message: "unavailable: connection refused", Attempts: 5, Origin: deadletter.Origin{Topic: topic.Tasks("default", task.Bulk), Offset: now.UnixNano()}, DeadAt: now}
+	l := deadletter.Letter{
+		TaskID: tk.ID, Tenant: "dev", Model: tk.Model, Disposition: deadletter.Exhausted, Code: "unavailable",
+		Message: "unavailable: connection refused", Attempts: 5, Origin: deadletter.Origin{Topic: topic.Tasks("default", task.Bulk), Offset: now.UnixNano()}, DeadAt: now,
+	}
 	if _, err := c.pub.DeadLetter(c.t.Context(), rec, l); err != nil {
 		c.t.Fatal(err)
 	}
@@ -144,8 +148,10 @@ func (c *cluster) start(owner string) *redriver {
 		c.t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	r, err := redrive.New(redrive.Params{Source: source, Publisher: c.pub, Store: c.store, Log: log, Metrics: reg,
-		ResultsPartitions: partitions, Owner: owner, Pools: []string{"default"}, Token: config.Secret(adminToken), Lease: 500 * time.Millisecond})
+	r, err := redrive.New(redrive.Params{
+		Source: source, Publisher: c.pub, Store: c.store, Log: log, Metrics: reg,
+		ResultsPartitions: partitions, Owner: owner, Pools: []string{"default"}, Token: config.Secret(adminToken), Lease: 500 * time.Millisecond,
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -82,8 +82,10 @@ func (g *ledger) create(e entry, heard time.Time) {
 	delete(g.selected, e.Job)
 	g.pending = slices.DeleteFunc(g.pending, func(id string) bool { return id == e.Job })
 	j := &job{
-		Job: Job{ID: e.Job, State: JobRunning, Spec: *e.Spec, Total: e.Total, CreatedAt: e.At, UpdatedAt: e.At,
-			SkippedFor: map[Reason]int{}, SkippedExamples: []Skip{}},
+		Job: Job{
+			ID: e.Job, State: JobRunning, Spec: *e.Spec, Total: e.Total, CreatedAt: e.At, UpdatedAt: e.At,
+			SkippedFor: map[Reason]int{}, SkippedExamples: []Skip{},
+		},
 		beat: heard, letters: letters, done: map[Ref]bool{},
 	}
 	g.jobs[e.Job] = j

@@ -25,6 +25,8 @@ const (
 
 // reasons returns every reason, so that metrics start at zero.
 func reasons() []Reason {
-	return []Reason{ReasonUndecodable, ReasonAlreadyRedriven, ReasonNotDead, ReasonGenerationLimit,
-		ReasonNoPool, ReasonGone}
+	return []Reason{
+		ReasonUndecodable, ReasonAlreadyRedriven, ReasonNotDead, ReasonGenerationLimit,
+		ReasonNoPool, ReasonGone,
+	}
 }

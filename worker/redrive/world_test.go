@@ -89,11 +89,15 @@ type death struct {
 func (w *world) die(t *testing.T, d death) (task.ID, redrive.Ref) {
 	t.Helper()
 	now := time.Now().UTC()
-	tk := &task.Task{SchemaVersion: 1, ID: w.minter.New("dev", now), Kind: task.Completion, Source: task.SourceAPI,
+	tk := &task.Task{
+		SchemaVersion: 1, ID: w.minter.New("dev", now), Kind: task.Completion, Source: task.SourceAPI,
 		Tenant: or(d.tenant, "dev"), Model: or(d.model, "sim-chat"), Class: task.Standard,
-		Payload: task.Payload{Text: "the secret prompt"}, Timestamp: now, Deadline: now.Add(or(d.deadline, 24*time.Hour))}
-	pr := task.Progress{Generation: d.generation, Hop: 3, Attempts: 5, ReturnTopic: d.returnTopic,
-		History: []task.Attempt{{N: 1, StartedAt: now, Code: "timeout"}}}
+		Payload: task.Payload{Text: "the secret prompt"}, Timestamp: now, Deadline: now.Add(or(d.deadline, 24*time.Hour)),
+	}
+	pr := task.Progress{
+		Generation: d.generation, Hop: 3, Attempts: 5, ReturnTopic: d.returnTopic,
+		History: []task.Attempt{{N: 1, StartedAt: now, Code: "timeout"}},
+	}
 	rec, err := wire.EncodeTask(tk, pr, "")
 	if err != nil {
 		t.Fatal(err)
@@ -104,10 +108,12 @@ func (w *world) die(t *testing.T, d death) (task.ID, redrive.Ref) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sequence++
-	l := deadletter.Letter{TaskID: tk.ID, Tenant: tk.Tenant, Model: tk.Model, Disposition: or(d.disposition, deadletter.Exhausted),
+	l := deadletter.Letter{
+		TaskID: tk.ID, Tenant: tk.Tenant, Model: tk.Model, Disposition: or(d.disposition, deadletter.Exhausted),
 		Code: or(fault.Code(d.code), fault.Timeout), Message: or(d.message, "timeout: no answer within 30s"), Attempts: 5, History: pr.History,
 		Origin:     deadletter.Origin{Topic: or(d.originTopic, topic.Tasks("default", task.Standard)), Partition: 2, Offset: w.sequence, Timestamp: now},
-		Generation: d.generation, DeadAt: or(d.at, now)}
+		Generation: d.generation, DeadAt: or(d.at, now),
+	}
 	if d.disposition == deadletter.Undecodable {
 		l.TaskID = ""
 	}
@@ -339,9 +345,11 @@ func (w *world) start(t *testing.T, owner string, crash func(op string) bool, ch
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &worker{world: w, cursors: map[int32]int{}, kill: cancel, crash: crash}
 	reg := prometheus.NewRegistry()
-	p := redrive.Params{Source: k, Publisher: k, Store: k, Log: slog.New(slog.DiscardHandler), Metrics: reg,
+	p := redrive.Params{
+		Source: k, Publisher: k, Store: k, Log: slog.New(slog.DiscardHandler), Metrics: reg,
 		ResultsPartitions: partitions, Owner: owner, Pools: []string{"default", "embed"}, Token: config.Secret(adminToken),
-		PoolOfFunc: func(model string) (string, bool) { return "embed", model == "sim-embed" }}
+		PoolOfFunc: func(model string) (string, bool) { return "embed", model == "sim-embed" },
+	}
 	for _, c := range change {
 		c(&p)
 	}

@@ -45,8 +45,10 @@ func (o *operator) handler() http.Handler {
 		_ = json.NewEncoder(w).Encode(api.Envelope{Code: status, Message: message, Error: &api.Error{Type: code}})
 	}
 	letter := func(n int64) redrive.Letter {
-		return redrive.Letter{ID: redrive.Ref{Partition: 3, Offset: n}, State: redrive.LetterDead, Code: fault.Timeout, Model: "sim-chat",
-			Message: "timeout: \x1b[31mno answer", DeadAt: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}
+		return redrive.Letter{
+			ID: redrive.Ref{Partition: 3, Offset: n}, State: redrive.LetterDead, Code: fault.Timeout, Model: "sim-chat",
+			Message: "timeout: \x1b[31mno answer", DeadAt: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
+		}
 	}
 	mux.HandleFunc("GET /admin/v1/dead-letters", func(w http.ResponseWriter, r *http.Request) {
 		o.mu.Lock()

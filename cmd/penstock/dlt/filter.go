@@ -41,9 +41,11 @@ func (s *selection) filter(now time.Time) (redrive.Filter, error) {
 	if err != nil {
 		return redrive.Filter{}, err
 	}
-	return redrive.Filter{Tenant: s.tenant, Model: s.model, Pool: s.pool, Code: fault.Code(s.code),
+	return redrive.Filter{
+		Tenant: s.tenant, Model: s.model, Pool: s.pool, Code: fault.Code(s.code),
 		Disposition: deadletter.Disposition(s.disposition), State: redrive.LetterState(s.state), Fingerprint: s.group,
-		Since: since, Until: until, Text: s.text}, nil
+		Since: since, Until: until, Text: s.text,
+	}, nil
 }
 
 // empty reports whether nothing was selected by flags.

@@ -77,8 +77,10 @@ func jobTable(jobs []redrive.Job) Table {
 				why = j.Reason + "; " + why
 			}
 		}
-		t.Rows = append(t.Rows, []string{j.ID, string(j.State), strconv.Itoa(j.Total), strconv.Itoa(j.Redriven), strconv.Itoa(j.Skipped),
-			fmt.Sprintf("%g/s", j.Spec.Rate), local(j.CreatedAt), dash(why)})
+		t.Rows = append(t.Rows, []string{
+			j.ID, string(j.State), strconv.Itoa(j.Total), strconv.Itoa(j.Redriven), strconv.Itoa(j.Skipped),
+			fmt.Sprintf("%g/s", j.Spec.Rate), local(j.CreatedAt), dash(why),
+		})
 	}
 	return t
 }

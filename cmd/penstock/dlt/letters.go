@@ -83,8 +83,10 @@ func note(w io.Writer, l *redrive.LetterList) {
 func letterTable(letters []redrive.Letter) Table {
 	t := Table{Head: []string{"ID", "DIED", "STATE", "CODE", "DISPOSITION", "MODEL", "TENANT", "TRIES", "GEN", "TASK", "MESSAGE"}}
 	for _, l := range letters {
-		t.Rows = append(t.Rows, []string{l.ID.String(), local(l.DeadAt), string(l.State), string(l.Code), string(l.Disposition), plain(dash(l.Model)),
-			plain(dash(l.Tenant)), strconv.Itoa(l.Attempts), strconv.Itoa(int(l.Generation)), dash(string(l.TaskID)), clip(l.Message, 60)})
+		t.Rows = append(t.Rows, []string{
+			l.ID.String(), local(l.DeadAt), string(l.State), string(l.Code), string(l.Disposition), plain(dash(l.Model)),
+			plain(dash(l.Tenant)), strconv.Itoa(l.Attempts), strconv.Itoa(int(l.Generation)), dash(string(l.TaskID)), clip(l.Message, 60),
+		})
 	}
 	return t
 }
