@@ -3,47 +3,47 @@ package producer
 import (
 	"errors"
 	"fmt"
-	"time"
 
+	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/idsecret"
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
+	"github.com/penstock/penstock/internal/tasktopic"
+	"github.com/penstock/penstock/internal/telemetry"
 )
 
-// HTTPConfig and IDConfig give the embedded settings of Config names of their
-// own; in a file and on the command line they have no prefix.
+// The settings that every service shares, under names of their own so that
+// Config can embed them; in a file and on the command line they have no prefix.
 type (
-	HTTPConfig struct{ httpserver.Config }
-	IDConfig   struct{ idsecret.Config }
+	HTTPConfig  struct{ httpserver.Config }
+	IDConfig    struct{ idsecret.Config }
+	AuthConfig  struct{ auth.Config }
+	LogConfig   struct{ telemetry.LogConfig }
+	TopicConfig struct{ tasktopic.Config }
 )
 
 // Config is the operator's.
 type Config struct {
 	HTTPConfig
 	IDConfig
+	AuthConfig
+	LogConfig
+	TopicConfig
 	Kafka kafkaclient.Config `koanf:"kafka"`
 	Redis redisclient.Config `koanf:"redis"`
 
-	Catalog      string `koanf:"catalog" usage:"YAML file of models and pools, the same for producer and worker"`
-	Rules        string `koanf:"rules" usage:"YAML file of routing rules; empty: messages without a model go to the first chat model"`
-	AuthKeysFile string `koanf:"auth_keys_file" usage:"YAML file of API keys; empty: everybody is tenant dev, on loopback only"`
+	Catalog string `koanf:"catalog" usage:"YAML file of models and pools, the same for producer and worker"`
+	Rules   string `koanf:"rules" usage:"YAML file of routing rules; empty: messages without a model go to the first chat model"`
 
-	Partitions  int32         `koanf:"partitions" usage:"partitions of each topic; that of penstock.results is fixed for life"`
-	Retention   time.Duration `koanf:"retention" usage:"how long the topics keep tasks and results"`
-	MaxTaskAge  time.Duration `koanf:"max_task_age" usage:"the furthest deadline a task may have; at most half of retention"`
-	ResultTTL   time.Duration `koanf:"result_ttl" usage:"how long results can be read"`
-	BufferBytes config.Bytes  `koanf:"buffer_bytes" usage:"records that may wait for Kafka; more are refused with 503"`
+	BufferBytes config.Bytes `koanf:"buffer_bytes" usage:"records that may wait for Kafka; more are refused with 503"`
 
 	TasksPerSecond float64      `koanf:"tasks_per_second" usage:"rate of tasks per tenant and process; 0: no limit"`
 	TasksBurst     int          `koanf:"tasks_burst" usage:"tasks a tenant may submit at once"`
 	InFlightBytes  config.Bytes `koanf:"in_flight_bytes" usage:"bytes of request bodies in flight per tenant; 0: no limit"`
 	BacklogCheck   bool         `koanf:"backlog_check" usage:"refuse tasks while the oldest unfinished one is past 80 % of max_task_age"`
-
-	LogLevel  string `koanf:"log_level" usage:"debug, info, warn or error"`
-	LogFormat string `koanf:"log_format" usage:"json or text"`
 }
 
 // DefaultConfig is a service on loopback beside a local Kafka and Redis.
@@ -51,18 +51,14 @@ func DefaultConfig() Config {
 	c := Config{
 		HTTPConfig:    HTTPConfig{httpserver.DefaultConfig()},
 		IDConfig:      IDConfig{idsecret.DefaultConfig()},
+		LogConfig:     LogConfig{telemetry.DefaultLogConfig()},
+		TopicConfig:   TopicConfig{tasktopic.DefaultConfig()},
 		Kafka:         kafkaclient.DefaultConfig(),
 		Redis:         redisclient.DefaultConfig(),
-		Partitions:    12,
-		Retention:     72 * time.Hour,
-		MaxTaskAge:    36 * time.Hour,
-		ResultTTL:     24 * time.Hour,
 		BufferBytes:   64 << 20,
 		TasksBurst:    1000,
 		InFlightBytes: 256 << 20,
 		BacklogCheck:  true,
-		LogLevel:      "info",
-		LogFormat:     "json",
 	}
 	c.Kafka.ClientID = "penstock-producer"
 	return c
@@ -80,15 +76,12 @@ func ParseConfig(p lifecycle.Proc) (Config, error) {
 
 // Validate returns every fault at once, by the name the operator typed.
 func (c *Config) Validate() error {
-	errs := []error{c.HTTPConfig.Validate(), prefix("kafka_", c.Kafka.Validate())}
+	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate(), prefix("kafka_", c.Kafka.Validate())}
 	fault := func(bad bool, format string, args ...any) {
 		if bad {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	fault(c.Partitions < 1, "partitions: must be at least 1")
-	fault(c.MaxTaskAge <= 0 || c.MaxTaskAge > c.Retention/2, "max_task_age: must be above 0 and at most half of retention (%s)", c.Retention)
-	fault(c.ResultTTL <= 0 || c.MaxTaskAge+c.ResultTTL > c.Retention, "result_ttl: must be above 0, and with max_task_age at most retention (%s)", c.Retention)
 	fault(c.BufferBytes < 1<<20, "buffer_bytes: must be at least 1MiB")
 	fault(c.TasksPerSecond < 0 || c.InFlightBytes < 0, "tasks_per_second, in_flight_bytes: must not be negative")
 	fault(c.TasksPerSecond > 0 && c.TasksBurst < 1, "tasks_burst: must be at least 1 where tasks_per_second is set")

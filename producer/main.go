@@ -17,7 +17,7 @@ func Main(ctx context.Context, p lifecycle.Proc) error {
 	if err != nil {
 		return err
 	}
-	log, flush, err := telemetry.LogConfig{Level: cfg.LogLevel, Format: cfg.LogFormat}.OpenBuffered(p.Stderr)
+	log, flush, err := cfg.LogConfig.OpenBuffered(p.Stderr)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,6 @@ import (
 	"github.com/penstock/penstock/producer/rules"
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
-	"github.com/penstock/penstock/schema/topic"
 )
 
 // Deps are what a Service shares with its process. Only Log and Registry are
@@ -116,18 +115,10 @@ func (d *Deps) fill(cfg Config) error {
 		}
 	}
 	if d.Auth == nil {
-		if d.Auth, err = openAuth(cfg.AuthKeysFile); err != nil {
-			return err
-		}
+		d.Auth, err = cfg.AuthConfig.Open(cfg.Listen)
+		return err
 	}
 	return auth.CheckBind(d.Auth, cfg.Listen)
-}
-
-func openAuth(path string) (auth.Authenticator, error) {
-	if path == "" {
-		return auth.Dev{}, nil
-	}
-	return auth.OpenKeys(path)
 }
 
 // openRules compiles the operator's rules, or the catch-all to the first chat
@@ -171,17 +162,7 @@ func (s *Service) openKafka(ctx context.Context, cfg Config, d Deps) (kafka, err
 		return cl.Flush(ctx)
 	})
 	s.ping = cl.Ping
-	replication, err := kafkaclient.Replication(ctx, cl)
-	if err != nil {
-		return kafka{}, err
-	}
-	plan, err := topic.Plan(topic.Params{
-		Pools: d.Catalog.PoolNames(), Partitions: cfg.Partitions, Replication: replication, Retention: cfg.Retention,
-	})
-	if err != nil {
-		return kafka{}, err
-	}
-	if err := kafkaclient.EnsureTopics(ctx, cl, plan, d.Log); err != nil {
+	if err := cfg.TopicConfig.Ensure(ctx, cl, d.Catalog.PoolNames(), d.Log); err != nil {
 		return kafka{}, err
 	}
 	out := kafka{pub: tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: cfg.Partitions}), watch: noBacklog{}}

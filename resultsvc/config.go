@@ -12,6 +12,7 @@ import (
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
+	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/internal/telemetry"
 )
 
@@ -22,6 +23,8 @@ type (
 	IDConfig   struct{ idsecret.Config }
 	AuthConfig struct{ auth.Config }
 	LogConfig  struct{ telemetry.LogConfig }
+
+	TopicConfig struct{ tasktopic.Config }
 )
 
 // Config is the operator's.
@@ -30,13 +33,9 @@ type Config struct {
 	IDConfig
 	AuthConfig
 	LogConfig
+	TopicConfig
 	Kafka kafkaclient.Config `koanf:"kafka"`
 	Redis redisclient.Config `koanf:"redis"`
-
-	Partitions int32         `koanf:"partitions" usage:"partitions of penstock.results, fixed for life"`
-	Retention  time.Duration `koanf:"retention" usage:"how long the topics keep results"`
-	MaxTaskAge time.Duration `koanf:"max_task_age" usage:"the furthest deadline a task may have, as in the producer"`
-	ResultTTL  time.Duration `koanf:"result_ttl" usage:"how long results can be read"`
 
 	StreamHeartbeat    time.Duration `koanf:"stream_heartbeat" usage:"time between heartbeats on an event stream"`
 	StreamWriteTimeout time.Duration `koanf:"stream_write_timeout" usage:"time a client may take for one event before it is cut"`
@@ -49,15 +48,12 @@ type Config struct {
 // DefaultConfig is a service on loopback beside a local Kafka and Redis.
 func DefaultConfig() Config {
 	c := Config{
-		HTTPConfig: HTTPConfig{httpserver.DefaultConfig()},
-		IDConfig:   IDConfig{idsecret.DefaultConfig()},
-		LogConfig:  LogConfig{telemetry.DefaultLogConfig()},
-		Kafka:      kafkaclient.DefaultConfig(),
-		Redis:      redisclient.DefaultConfig(),
-		Partitions: 12,
-		Retention:  72 * time.Hour,
-		MaxTaskAge: 36 * time.Hour,
-		ResultTTL:  24 * time.Hour,
+		HTTPConfig:  HTTPConfig{httpserver.DefaultConfig()},
+		IDConfig:    IDConfig{idsecret.DefaultConfig()},
+		LogConfig:   LogConfig{telemetry.DefaultLogConfig()},
+		TopicConfig: TopicConfig{tasktopic.DefaultConfig()},
+		Kafka:       kafkaclient.DefaultConfig(),
+		Redis:       redisclient.DefaultConfig(),
 
 		StreamHeartbeat:    15 * time.Second,
 		StreamWriteTimeout: 8 * time.Second,
@@ -83,7 +79,7 @@ func ParseConfig(p lifecycle.Proc) (Config, error) {
 
 // Validate returns every fault at once, by the name the operator typed.
 func (c *Config) Validate() error {
-	errs := []error{c.HTTPConfig.Validate()}
+	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate()}
 	if err := c.Kafka.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("kafka_%w", err))
 	}
@@ -92,9 +88,6 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	fault(c.Partitions < 1, "partitions: must be at least 1")
-	fault(c.MaxTaskAge <= 0 || c.MaxTaskAge > c.Retention/2, "max_task_age: must be above 0 and at most half of retention (%s)", c.Retention)
-	fault(c.ResultTTL <= 0 || c.MaxTaskAge+c.ResultTTL > c.Retention, "result_ttl: must be above 0, and with max_task_age at most retention (%s)", c.Retention)
 	fault(c.StreamHeartbeat < time.Second, "stream_heartbeat: must be at least 1s")
 	fault(c.StreamWriteTimeout <= 0 || c.StreamLifetime <= 0 || c.StreamDrain <= 0, "stream_write_timeout, stream_lifetime, stream_drain: must be above 0")
 	fault(c.StreamDrain > c.DrainGrace, "stream_drain: must not be above drain_grace (%s), which cuts what is left", c.DrainGrace)

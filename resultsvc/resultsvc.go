@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -124,16 +123,7 @@ func (s *Service) openKafka(ctx context.Context) error {
 	s.stack.PushClose("kafka", func() error { cl.Close(); return nil })
 	s.pings["kafka"] = cl.Ping
 	s.tail = func(ctx context.Context) error { return s.follower.RunTail(ctx, cl) }
-	replication, err := kafkaclient.Replication(ctx, cl)
-	if err != nil {
-		return err
-	}
-	plan, err := topic.Plan(topic.Params{Partitions: s.cfg.Partitions, Replication: replication, Retention: s.cfg.Retention})
-	if err != nil {
-		return err
-	}
-	plan = slices.DeleteFunc(plan, func(t topic.Topic) bool { return t.Name != topic.Results })
-	return kafkaclient.EnsureTopics(ctx, cl, plan, s.log)
+	return s.cfg.TopicConfig.EnsureResults(ctx, cl, s.log)
 }
 
 // Follower is the process's own: in one process with a producer, both use it.

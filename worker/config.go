@@ -11,21 +11,24 @@ import (
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
+	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/internal/telemetry"
 	"github.com/penstock/penstock/worker/retry"
 )
 
-// HTTPConfig and LogConfig give the embedded settings of Config names of their
-// own; in a file and on the command line they have no prefix.
+// The settings that every service shares, under names of their own so that
+// Config can embed them; in a file and on the command line they have no prefix.
 type (
-	HTTPConfig struct{ httpserver.Config }
-	LogConfig  struct{ telemetry.LogConfig }
+	HTTPConfig  struct{ httpserver.Config }
+	LogConfig   struct{ telemetry.LogConfig }
+	TopicConfig struct{ tasktopic.Config }
 )
 
 // Config is the operator's.
 type Config struct {
 	HTTPConfig // drain_grace is also what running attempts have to finish
 	LogConfig
+	TopicConfig
 	Kafka kafkaclient.Config `koanf:"kafka"`
 	Redis redisclient.Config `koanf:"redis"`
 
@@ -33,11 +36,7 @@ type Config struct {
 	Pools   []string `koanf:"pools" usage:"pools of the catalog that this worker serves, comma separated; empty: all"`
 	Name    string   `koanf:"worker_name" usage:"name of this worker in the history of attempts; default: the host's"`
 
-	Partitions  int32         `koanf:"partitions" usage:"partitions of each topic; that of penstock.results is fixed for life"`
-	Retention   time.Duration `koanf:"retention" usage:"how long the topics keep tasks and results"`
-	MaxTaskAge  time.Duration `koanf:"max_task_age" usage:"the furthest deadline a task may have; at most half of retention"`
-	ResultTTL   time.Duration `koanf:"result_ttl" usage:"how long results and token streams can be read"`
-	BufferBytes config.Bytes  `koanf:"buffer_bytes" usage:"records that may wait for Kafka"`
+	BufferBytes config.Bytes `koanf:"buffer_bytes" usage:"records that may wait for Kafka"`
 
 	AttemptTimeout time.Duration `koanf:"attempt_timeout" usage:"longest one attempt may take"`
 	FirstToken     time.Duration `koanf:"first_token_timeout" usage:"longest wait for a stream's first token; 0: attempt_timeout"`
@@ -59,15 +58,12 @@ type Config struct {
 // DefaultConfig is a worker beside a local Kafka and Redis.
 func DefaultConfig() Config {
 	c := Config{
-		HTTPConfig: HTTPConfig{httpserver.DefaultConfig()},
-		LogConfig:  LogConfig{telemetry.DefaultLogConfig()},
-		Kafka:      kafkaclient.DefaultConfig(),
-		Redis:      redisclient.DefaultConfig(),
+		HTTPConfig:  HTTPConfig{httpserver.DefaultConfig()},
+		LogConfig:   LogConfig{telemetry.DefaultLogConfig()},
+		TopicConfig: TopicConfig{tasktopic.DefaultConfig()},
+		Kafka:       kafkaclient.DefaultConfig(),
+		Redis:       redisclient.DefaultConfig(),
 
-		Partitions:  12,
-		Retention:   72 * time.Hour,
-		MaxTaskAge:  36 * time.Hour,
-		ResultTTL:   24 * time.Hour,
 		BufferBytes: 64 << 20,
 
 		AttemptTimeout: 2 * time.Minute,
@@ -108,7 +104,7 @@ func ParseConfig(p lifecycle.Proc) (Config, error) {
 
 // Validate returns every fault at once, by the name the operator typed.
 func (c *Config) Validate() error {
-	errs := []error{c.HTTPConfig.Validate()}
+	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate()}
 	if err := c.Kafka.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("kafka_%w", err))
 	}
@@ -117,9 +113,6 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	fault(c.Partitions < 1, "partitions: must be at least 1")
-	fault(c.MaxTaskAge <= 0 || c.MaxTaskAge > c.Retention/2, "max_task_age: must be above 0 and at most half of retention (%s)", c.Retention)
-	fault(c.ResultTTL <= 0, "result_ttl: must be above 0")
 	fault(c.BufferBytes < 1<<20, "buffer_bytes: must be at least 1MiB")
 	fault(c.AttemptTimeout <= 0, "attempt_timeout: must be above 0")
 	fault(c.FirstToken < 0, "first_token_timeout: must not be negative")

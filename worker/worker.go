@@ -28,7 +28,6 @@ import (
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/internal/telemetry"
-	"github.com/penstock/penstock/schema/topic"
 	"github.com/penstock/penstock/worker/attempt"
 	"github.com/penstock/penstock/worker/backend"
 	"github.com/penstock/penstock/worker/mover"
@@ -129,17 +128,7 @@ func (w *Worker) openKafka(ctx context.Context, d Deps) (*tasktopic.Publisher, e
 		defer cl.Close()
 		return cl.Flush(ctx)
 	})
-	replication, err := kafkaclient.Replication(ctx, cl)
-	if err != nil {
-		return nil, err
-	}
-	plan, err := topic.Plan(topic.Params{
-		Pools: d.Catalog.PoolNames(), Partitions: w.cfg.Partitions, Replication: replication, Retention: w.cfg.Retention,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := kafkaclient.EnsureTopics(ctx, cl, plan, d.Log); err != nil {
+	if err := w.cfg.TopicConfig.Ensure(ctx, cl, d.Catalog.PoolNames(), d.Log); err != nil {
 		return nil, err
 	}
 	return tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: w.cfg.Partitions}), nil
