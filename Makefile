@@ -6,7 +6,7 @@ GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build every binary into bin/
@@ -20,6 +20,10 @@ test: ## the one test command: unit, integration with a real Kafka and Redis, en
 .PHONY: test-e2e
 test-e2e: ## only the end-to-end tests
 	@scripts/test.sh e2e
+
+.PHONY: test-mutants
+test-mutants: ## break each guarantee on purpose; the tests must notice (minutes)
+	go run ./cmd/mutants
 
 .PHONY: check
 check: ## format, vet, staticcheck, import rules, every module alone

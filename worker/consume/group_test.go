@@ -217,7 +217,7 @@ func TestARebalanceNeverCommitsForALostPartition(t *testing.T) {
 
 	// Every commit that names a partition after somebody else got it is a fault.
 	second := c.join(t, consume.Params{})
-	moved := second.sink.until(t, "partitions to move", atLeast(100))
+	moved := second.sink.until(t, "two of the partitions to move", atLeast(200))
 	gone := map[int32]bool{}
 	for _, d := range moved {
 		gone[d.Partition] = true

@@ -1,0 +1,225 @@
+package main
+
+// mutants is every promise that could be lost in silence, each with the tests
+// that hold it.
+func mutants() []mutant {
+	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends())
+}
+
+func concat(lists ...[]mutant) []mutant {
+	var out []mutant
+	for _, l := range lists {
+		out = append(out, l...)
+	}
+	return out
+}
+
+func consuming() []mutant {
+	return []mutant{
+		{
+			name: "commit-highest-seen", rule: "a commit is derived from settled offsets only",
+			file: "worker/consume/tracker.go", old: "return t.base, encodeMetadata(t.base, t.bitmap())", new: "return t.next, encodeMetadata(t.next, nil)",
+			tests: []string{"./worker/consume"},
+		},
+		{
+			name: "bitmap-claims-the-delivered", rule: "a commit's bitmap names settled offsets only",
+			file: "worker/consume/tracker.go", old: "if t.has(t.base + int64(i*8+j)) {", new: "if t.base+int64(i*8+j) < t.next {",
+			tests: []string{"./worker/consume"},
+		},
+		{
+			name: "pause-outlives-the-assignment", rule: "16: a partition that comes back is not paused for ever",
+			file: "worker/consume/rebalance.go", old: "g.pause(o, false) // the client", new: "// the client",
+			tests: []string{"./worker/consume"}, run: "Paus",
+		},
+		{
+			name: "no-span-limit", rule: "commit metadata never overflows",
+			file: "worker/consume/tracker.go", old: "case offset >= t.base+Span:\n\t\treturn Full", new: "case offset < 0:\n\t\treturn Full",
+			tests: []string{"./worker/consume"},
+		},
+		{
+			name: "hop-stands-still", rule: "20: every republication raises the hop, and with it the fence",
+			file: "worker/mover/mover.go", old: "p.Hop++", new: "",
+			tests: []string{"./worker/mover"},
+		},
+	}
+}
+
+func settling() []mutant {
+	return []mutant{
+		{
+			name: "settle-without-ack", rule: "a delivery is settled only after the broker has what replaces it",
+			file: "worker/dispatch/publish.go", old: "\t\tl.again(e.out.failures, func() { l.send(e) })\n\t\te.out.failures++", new: "\t\tl.settle(e, \"published\")",
+			tests: []string{"./worker/dispatch"},
+		},
+		{
+			name: "dead-before-its-letter", rule: "4: dead letter first, then the dead terminal",
+			file: "worker/dispatch/publish.go", old: "case o.letter != nil:", new: "case o.letter != nil && o.terminal == nil:",
+			tests: []string{"./worker/dispatch"},
+		},
+		{
+			name: "duplicates-run-twice", rule: "10: one entry in flight per task and generation; a duplicate joins it",
+			file: "worker/dispatch/admit.go", old: "if e, ok := l.entries[id]; ok {", new: "if e, ok := l.entries[id]; ok && e == nil {",
+			tests: []string{"./worker/dispatch"},
+		},
+		{
+			name: "ended-tasks-run", rule: "14: a task that has ended is settled without a run",
+			file: "worker/attempt/runner.go", old: "results[i].Moot = true", new: "results[i].Moot = false",
+			tests: []string{"./worker/attempt", "./worker/dispatch"},
+		},
+		{
+			name: "expired-early", rule: "20: expiry only after the deadline and two seconds",
+			file: "worker/dispatch/admit.go", old: "due := e.task.Deadline.Add(l.p.ExpiryGrace)", new: "due := e.task.Deadline.Add(-l.p.ExpiryGrace)",
+			tests: []string{"./worker/dispatch"},
+		},
+		{
+			name: "order-lost-on-retry", rule: "18: the next of a key waits while the first is retried",
+			file: "worker/dispatch/outcome.go", old: "l.sleep(e, wait, func() { l.push(e, l.queue.Return) })", new: "l.queue.Done(e.item())\n\tl.sleep(e, wait, func() { l.push(e, l.queue.Push) })",
+			tests: []string{"./worker/dispatch"},
+		},
+		{
+			name: "neighbours-pay", rule: "a failed batch costs the neighbours of the culprit nothing",
+			file: "worker/attempt/runner.go", old: "if len(live) < 2 {\n\t\treturn false", new: "if len(live) < 99 {\n\t\treturn false",
+			tests: []string{"./worker/attempt"},
+		},
+	}
+}
+
+func folding() []mutant {
+	return []mutant{
+		{
+			name: "last-terminal-wins", rule: "the first terminal of a generation wins",
+			file: "schema/terminal/terminal.go", old: "if !r.Status.Terminal() || !s.Open() || (r.Gen", new: "if !r.Status.Terminal() || (r.Gen",
+			tests: []string{"./schema/terminal"},
+		},
+		{
+			name: "last-terminal-wins-in-redis", rule: "the first terminal of a generation wins",
+			file: "internal/taskstore/lua/apply.lua", old: "elseif s == '' and (generation", new: "elseif (generation",
+			tests: []string{"./internal/taskstore"},
+		},
+		{
+			name: "reopened-without-death", rule: "4: only a dead task can be reopened",
+			file: "internal/taskstore/lua/apply.lua", old: "if s == 'dead' and tonumber(g)", new: "if s ~= '' and tonumber(g)",
+			tests: []string{"./internal/taskstore"},
+		},
+		{
+			name: "gap-in-the-log-applied", rule: "3: the projection never skips records",
+			file: "internal/taskstore/lua/apply.lua", old: "if upcoming < tonumber(ARGV[1]) then return {1, upcoming} end", new: "",
+			tests: []string{"./internal/taskstore"},
+		},
+		{
+			name: "replay-applied-again", rule: "3: a record below the position changes nothing",
+			file: "internal/taskstore/lua/apply.lua", old: "if tonumber(ARGV[a]) >= upcoming and status ~= '' then", new: "if status ~= '' then",
+			tests: []string{"./internal/taskstore"},
+		},
+		{
+			name: "old-terminal-returns", rule: "7: 410 never turns into 200",
+			file: "internal/taskstore/apply.go", old: "case s.p.Gone(t.TaskID, now):", new: "case s.p.Gone(t.TaskID, now.Add(-1000*time.Hour)):",
+			tests: []string{"./internal/taskstore"},
+		},
+		{
+			name: "tail-vouches-for-old-tasks", rule: "5: a tail delivers what Redis confirms or what is younger than the tail",
+			file: "internal/follow/tail.go", old: "return st, won, !t.since.IsZero() && r.TaskID.Time().After(t.since)", new: "return st, won, true",
+			tests: []string{"./internal/follow"},
+		},
+	}
+}
+
+func streaming() []mutant {
+	return []mutant{
+		{
+			name: "history-then-subscribe", rule: "streams subscribe first, then read history",
+			file: "internal/follow/read.go", old: "return s.unready == 0", new: "return true",
+			tests: []string{"./internal/follow"},
+		},
+		{
+			name: "holes-pass", rule: "tokens are gap-free within a fence: a hole is repaired or told",
+			file: "internal/follow/stream.go", old: "return !w.ends && w.last.Less(it.ID) && !eventlog.Follows(w.last, it.ID)", new: "return false",
+			tests: []string{"./internal/follow"},
+		},
+		{
+			name: "new-attempt-unannounced", rule: "a new fence is announced by restart",
+			file: "internal/follow/stream.go", old: "e = restarted(e)", new: "_ = restarted",
+			tests: []string{"./internal/follow"},
+		},
+		{
+			name: "said-twice", rule: "no event is delivered twice",
+			file: "internal/follow/stream.go", old: "if w.done || !w.last.Less(e.ID) {", new: "if w.done {",
+			tests: []string{"./internal/follow"},
+		},
+		{
+			name: "zombie-makes-the-stream", rule: "1: a lost stream is told, not made anew by an append",
+			file: "internal/eventlog/lua/append.lua", old: "'NOMKSTREAM', ", new: "",
+			tests: []string{"./internal/eventlog"},
+		},
+		{
+			name: "refused-counts-as-ours", rule: "10: a refused sequence is ours only under our nonce",
+			file: "internal/eventlog/lua/append.lua", old: "if #there == 0 or there[1][2][4] ~= ARGV[1] then return -1 end", new: "if #there == 0 then return -1 end",
+			tests: []string{"./internal/eventlog"},
+		},
+		{
+			name: "tokens-after-the-end", rule: "13: the terminal's id sorts last, and Redis refuses later tokens",
+			file: "schema/event/id.go", old: "return Fence(uint64(generation)<<generationShift | (1<<generationShift - 1))", new: "return Fence(uint64(generation) << generationShift)",
+			tests: []string{"./schema/event"},
+		},
+	}
+}
+
+func identity() []mutant {
+	return []mutant{
+		{
+			name: "fence-without-the-group", rule: "two workers on one hop differ by the group's generation",
+			file: "schema/event/id.go", old: "uint64(hop)<<hopShift | uint64(group)<<tryBits | uint64(try)", new: "uint64(hop)<<hopShift | uint64(try)",
+			tests: []string{"./schema/event"},
+		},
+		{
+			name: "key-of-any-tenant", rule: "8: a keyed id covers the tenant",
+			file: "schema/task/id.go", old: "writeField(mac.Write, tenant)\n\twriteField(mac.Write, key)", new: "writeField(mac.Write, key)",
+			tests: []string{"./schema/task"},
+		},
+		{
+			name: "key-of-any-body", rule: "8: a keyed id covers the body",
+			file: "schema/task/id.go", old: "_, _ = mac.Write(bodyHash[:])", new: "",
+			tests: []string{"./schema/task"},
+		},
+		{
+			name: "id-of-any-tenant", rule: "I7: an id is bound to the tenant it was issued to",
+			file: "schema/task/id.go", old: "writeField(mac.Write, tenant)\n\t_, _ = mac.Write(body)", new: "_, _ = mac.Write(body)",
+			tests: []string{"./schema/task"},
+		},
+		{
+			name: "results-anywhere", rule: "2: a task's results share one computed partition",
+			file: "internal/tasktopic/publisher.go", old: "kafkaclient.PinPartition(rec, topic.ResultsPartition(t.TaskID, p.p.ResultsPartitions))", new: "kafkaclient.PinPartition(rec, topic.ResultsPartition(t.TaskID, p.p.ResultsPartitions)/2)",
+			tests: []string{"./internal/tasktopic"},
+		},
+		{
+			name: "accepted-without-ack", rule: "I6: 202 only after acks=all",
+			file: "producer/ingest/ingest.go", old: "if err != nil {\n\t\treturn Receipt{}, publishFault(err)", new: "if err != nil && d == nil {\n\t\treturn Receipt{}, publishFault(err)",
+			tests: []string{"./producer/ingest"},
+		},
+	}
+}
+
+func redriving() []mutant {
+	return []mutant{
+		{
+			name: "redrive-unread", rule: "4: a task is published again only after its reopening was read back as valid",
+			file: "worker/redrive/step.go", old: "return r.settledVerdict(ctx, c, job, ack.Offset+1)", new: "_ = ack\n\treturn verdictOurs, nil",
+			tests: []string{"./worker/redrive"},
+		},
+		{
+			name: "redrive-forgets-the-begun", rule: "a job that is taken over finishes what was begun",
+			file: "worker/redrive/runner.go", old: "if u.t.inherited {", new: "if u.t.inherited && len(todo) == 0 {",
+			tests: []string{"./worker/redrive"},
+		},
+	}
+}
+
+func backends() []mutant {
+	return []mutant{
+		{
+			name: "short-answer-accepted", rule: "22: a batch reply of another size fails the whole batch",
+			file: "worker/attempt/runner.go", old: "if len(out) != len(items) {", new: "if len(out) > len(items) {",
+			tests: []string{"./worker/attempt"},
+		},
+	}
+}
