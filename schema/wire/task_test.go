@@ -82,6 +82,7 @@ func TestARecordThatIsNoTaskIsRefusedWithTheReason(t *testing.T) {
 		"a generation above 8 bits":       {header(wire.HeaderGeneration, "256"), wire.HeaderGeneration},
 		"a negative generation":           {header(wire.HeaderGeneration, "-1"), wire.HeaderGeneration},
 		"a hop above 12 bits":             {header(wire.HeaderHop, "4096"), wire.HeaderHop},
+		"the hop of a terminal's fence":   {header(wire.HeaderHop, "4095"), wire.HeaderHop},
 		"attempts in words":               {header(wire.HeaderAttempts, "two"), wire.HeaderAttempts},
 		"no attempts in the header":       {header(wire.HeaderAttempts, ""), wire.HeaderAttempts},
 		"attempts without end":            {header(wire.HeaderAttempts, "99999999999999999999"), wire.HeaderAttempts},
@@ -204,6 +205,37 @@ func TestPublishingAgainChangesOnlyTheProgress(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestStrangersHeadersTravelWithTheTask(t *testing.T) {
+	theirs := []wire.Header{
+		{Key: "ce_colour", Value: []byte("blue")},
+		{Key: "ce_dataschema", Value: []byte("https://example.org/s")},
+		{Key: "x-twice", Value: []byte("1")},
+		{Key: "x-twice", Value: []byte("2")},
+		{Key: "x-empty"},
+	}
+	every := waiting() // every header that a task's record may bear
+	every.Generation, every.RedriveJob, every.Deadline = 1, redriven().RedriveJob, redriven().Deadline
+	r, err := wire.EncodeTask(embedding(), every, traceparent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := len(r.Headers)
+	r.Headers = append(slices.Clone(theirs), r.Headers...)
+	for hop := range 3 {
+		again, err := wire.Republish(r, embedding(), every, traceparent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(again.Headers) != written+len(theirs) {
+			t.Fatalf("hop %d: %d headers, want %d of ours and %d of theirs: %v", hop, len(again.Headers), written, len(theirs), again.Headers)
+		}
+		if diff := cmp.Diff(theirs, again.Headers[written:]); diff != "" {
+			t.Fatalf("hop %d (-want +got):\n%s", hop, diff)
+		}
+		r = again
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 )
@@ -134,7 +135,8 @@ func EncodeTask(t *task.Task, p task.Progress, traceparent string) (Record, erro
 
 // Republish gives the record of a task new progress. Key and value stay the
 // same bytes, so whoever put them there can still recognise them; a value in
-// structured mode stays marked as such.
+// structured mode stays marked as such. Headers that are not ours, such as a
+// stranger's CloudEvents extensions, follow ours as they came.
 func Republish(r Record, t *task.Task, p task.Progress, traceparent string) (Record, error) {
 	h := make(headerList, 0, 16)
 	h.context(string(t.ID), TypeTask, "/penstock/"+string(t.Source), t.Model, t.Timestamp)
@@ -144,7 +146,24 @@ func Republish(r Record, t *task.Task, p task.Progress, traceparent string) (Rec
 	if err := h.progress(p); err != nil {
 		return Record{}, err
 	}
+	for _, theirs := range r.Headers {
+		if !ours(theirs.Key) {
+			h = append(h, theirs)
+		}
+	}
 	return Record{Key: r.Key, Value: r.Value, Headers: h}, nil
+}
+
+// ours reports whether a task's record bears a header of this name only as we
+// write it: what was there before is replaced, or over.
+func ours(name string) bool {
+	switch name {
+	case HeaderSpec, HeaderID, HeaderType, HeaderSource, HeaderSubject, HeaderTime, HeaderContentType, HeaderTraceparent,
+		HeaderTenant, HeaderGeneration, HeaderHop, HeaderAttempts, HeaderLosses, HeaderHistory, HeaderFirstFailure,
+		HeaderReturnTopic, HeaderNotBefore, HeaderRedriveJob, HeaderDeadline, HeaderStatus:
+		return true
+	}
+	return isLineage(name)
 }
 
 func (l *headerList) progress(p task.Progress) error {
@@ -219,7 +238,7 @@ func decodeProgress(r Record) (task.Progress, error) {
 	var p task.Progress
 	d := headerReader{r: r}
 	p.Generation = uint8(d.number(HeaderGeneration, 1<<8-1))
-	p.Hop = uint16(d.number(HeaderHop, 1<<12-1))
+	p.Hop = uint16(d.number(HeaderHop, event.MaxHop))
 	p.Attempts = int(d.number(HeaderAttempts, 1<<20))
 	p.Losses = int(d.number(HeaderLosses, 1<<20))
 	p.FirstFailure = d.time(HeaderFirstFailure)
