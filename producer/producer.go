@@ -166,8 +166,12 @@ func (s *Service) openKafka(ctx context.Context, cfg Config, d Deps) (kafka, err
 		return kafka{}, err
 	}
 	out := kafka{pub: tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: cfg.Partitions}), watch: noBacklog{}}
+	if err := out.pub.Sync(ctx); err != nil { // no deadline may be set by this machine's clock
+		return kafka{}, err
+	}
+	s.loops = append(s.loops, func(ctx context.Context) { out.pub.KeepTime(ctx, d.Log) })
 	if cfg.BacklogCheck {
-		w := backlog.New(cl, backlog.Params{Pools: d.Catalog.PoolNames(), MaxAge: cfg.MaxTaskAge}, d.Log, d.Registry)
+		w := backlog.New(cl, backlog.Params{Pools: d.Catalog.PoolNames(), MaxAge: cfg.MaxTaskAge, NowFunc: out.pub.BrokerNow}, d.Log, d.Registry)
 		out.watch = w
 		s.loops = append(s.loops, w.Run)
 	}

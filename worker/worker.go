@@ -54,6 +54,7 @@ type Worker struct {
 	pools   []*pool
 	runner  *attempt.Runner
 	store   *taskstore.Store
+	pub     *tasktopic.Publisher
 	mover   *mover.Mover      // nil without
 	redrive *redrive.Redriver // nil without
 	stack   lifecycle.Stack
@@ -131,7 +132,8 @@ func (w *Worker) openKafka(ctx context.Context, d Deps) (*tasktopic.Publisher, e
 	if err := w.cfg.TopicConfig.Ensure(ctx, cl, d.Catalog.PoolNames(), d.Log); err != nil {
 		return nil, err
 	}
-	return tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: w.cfg.Partitions}), nil
+	w.pub = tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: w.cfg.Partitions})
+	return w.pub, w.pub.Sync(ctx) // no deadline may be compared with this machine's clock
 }
 
 func (w *Worker) openStore(d Deps, pub *tasktopic.Publisher) error {
@@ -218,6 +220,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopServices()
 	var wg sync.WaitGroup
 	wg.Go(func() { w.runner.Run(services) })
+	wg.Go(func() { w.pub.KeepTime(services, w.log) })
 
 	g, work := errgroup.WithContext(ctx)
 	for _, p := range w.pools {

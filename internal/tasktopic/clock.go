@@ -1,81 +1,119 @@
 package tasktopic
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/penstock/penstock/schema/topic"
 )
 
-// Clock estimates the brokers' time, so that two machines with different
-// clocks agree on when a wait in a retry tier is over. It pairs what we know of
-// our own produce to a LogAppendTime topic (sent, acknowledged) with the time
-// the broker stamped on it, which is seen when the record is read back; the
-// acknowledgement itself does not carry it through the client.
+// Clock estimates the brokers' time, so that machines with different clocks
+// agree on when a deadline has passed and when a wait in a retry tier is over.
 //
-// The broker stamped the record between sending and acknowledgement, so the
-// middle of the two is wrong by at most half the round trip. An estimate with a
-// shorter round trip replaces a longer one; every estimate ages, so that a
-// drift is followed. Until the first pair it is the local clock. The zero value
-// is ready, and safe for concurrent use.
+// The brokers stamped a record between our sending it and their telling us the
+// stamp, so the middle of the two is wrong by at most half the time between.
+// An estimate over a shorter time replaces a longer one; every estimate ages,
+// so that a drift is followed. It moves on with the machine's monotonic clock:
+// setting the wall clock changes nothing. Until the first estimate it is the
+// local clock. Safe for concurrent use.
 type Clock struct {
+	local func() time.Time
+
 	mu      sync.Mutex
-	pending map[place]span
-	offset  time.Duration // brokers' time minus ours
-	trip    time.Duration // round trip of the estimate
-	at      time.Time
+	at      time.Time // when the estimate was made, by the local clock; zero: never
+	brokers time.Time // the brokers' time at that moment
+	trip    time.Duration
 }
 
-type place struct {
-	topic     string
-	partition int32
-	offset    int64
-}
-
-type span struct{ sent, acked time.Time }
-
-const (
-	// clockMemory is how long a good estimate outlives worse ones.
-	clockMemory = time.Minute
-	// clockPending bounds the produces that wait to be read back; past it new
-	// ones are not followed, since some that are will do.
-	clockPending = 256
-)
+// clockMemory is how long a good estimate outlives worse ones.
+const clockMemory = time.Minute
 
 // Now returns the present by the brokers' clock.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Add(c.offset)
+	now := c.local()
+	if c.at.IsZero() {
+		return now
+	}
+	return c.brokers.Add(now.Sub(c.at))
 }
 
-func (c *Clock) acked(p place, sent, acked time.Time) {
+// learn takes what a broker stamped on a record that was sent and of which it
+// was heard at these local times.
+func (c *Clock) learn(sent, heard, stamped time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pending == nil {
-		c.pending = make(map[place]span)
+	trip := heard.Sub(sent)
+	if !c.at.IsZero() && trip > c.trip && heard.Sub(c.at) < clockMemory {
+		return
 	}
-	if len(c.pending) >= clockPending {
-		for old, s := range c.pending { // read by another process, or never
-			if acked.Sub(s.acked) > clockMemory {
-				delete(c.pending, old)
+	c.at, c.brokers, c.trip = heard, stamped.Add(trip/2), trip
+}
+
+// BrokerNow is the present by the brokers' clock: see KeepTime. Deadlines and
+// waits are compared with it, and with no machine's own clock.
+func (p *Publisher) BrokerNow() time.Time { return p.clock.Now() }
+
+const (
+	// syncEvery is how often the brokers are asked for their time, and
+	// syncAgain how soon after they did not answer.
+	syncEvery = 20 * time.Second
+	syncAgain = 2 * time.Second
+)
+
+// KeepTime follows the brokers' clock until ctx ends. While they do not answer
+// the last estimate stands.
+func (p *Publisher) KeepTime(ctx context.Context, log *slog.Logger) {
+	known := true
+	for {
+		err := p.Sync(ctx)
+		wait := syncEvery
+		if err != nil {
+			wait = syncAgain
+			if known && ctx.Err() == nil {
+				log.Warn("the brokers' time is not known, the last estimate stands", "err", err)
 			}
 		}
-	}
-	if len(c.pending) < clockPending {
-		c.pending[p] = span{sent, acked}
+		known = err == nil
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
 	}
 }
 
-func (c *Clock) observe(p place, stamped time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s, ours := c.pending[p]
-	if !ours {
-		return
+// Sync asks the brokers for their time once. A service does so before it takes
+// its first task. It writes an empty record and asks for the youngest stamp of
+// its topic, which is that record's or a later one's: the client does not tell
+// the stamp of its own produce.
+func (p *Publisher) Sync(ctx context.Context) error {
+	sent := p.clock.local()
+	ack, err := p.produce(ctx, &kgo.Record{Topic: topic.Clock})
+	if err != nil {
+		return fmt.Errorf("learn the brokers' time: %w", err)
 	}
-	delete(c.pending, p)
-	trip := s.acked.Sub(s.sent)
-	if !c.at.IsZero() && trip > c.trip && s.acked.Sub(c.at) < clockMemory {
-		return
+	listed, err := kadm.NewClient(p.cl).ListMaxTimestampOffsets(ctx, topic.Clock)
+	if err == nil {
+		err = listed.Error()
 	}
-	c.offset, c.trip, c.at = stamped.Sub(s.sent.Add(trip/2)), trip, s.acked
+	if err != nil {
+		return fmt.Errorf("learn the brokers' time: %w", err)
+	}
+	youngest, _ := listed.Lookup(ack.Topic, ack.Partition)
+	if youngest.Timestamp < 0 || youngest.Offset < ack.Offset {
+		return fmt.Errorf("learn the brokers' time: the youngest record of %s lies at %d, before ours at %d: a broker's clock went back",
+			ack.Topic, youngest.Offset, ack.Offset)
+	}
+	p.clock.learn(sent, p.clock.local(), time.UnixMilli(youngest.Timestamp))
+	return nil
 }

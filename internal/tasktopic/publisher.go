@@ -44,6 +44,10 @@ type Ack struct {
 type Params struct {
 	ResultsPartitions int32         // as the cluster has them; fixed for life
 	Wait              time.Duration // the longest a synchronous produce waits; default DeliveryTimeout + 2 s
+
+	// NowFunc is the machine's clock, for tests of one that is wrong; default
+	// time.Now. Its times must bear a monotonic reading.
+	NowFunc func() time.Time
 }
 
 // Publisher writes records. It is safe for concurrent use, and does not own
@@ -60,7 +64,10 @@ func NewPublisher(cl *kgo.Client, p Params) *Publisher {
 	if p.Wait == 0 {
 		p.Wait = kafkaclient.DeliveryTimeout + 2*time.Second
 	}
-	return &Publisher{cl: cl, p: p, clock: &Clock{}}
+	if p.NowFunc == nil {
+		p.NowFunc = time.Now
+	}
+	return &Publisher{cl: cl, p: p, clock: &Clock{local: p.NowFunc}}
 }
 
 // Task publishes an accepted task for the first time.
@@ -153,17 +160,7 @@ func (p *Publisher) DeadLetter(ctx context.Context, original wire.Record, l dead
 
 // Control publishes a record of an operator's job.
 func (p *Publisher) Control(ctx context.Context, key string, value []byte) (Ack, error) {
-	return p.produce(ctx, record(wire.Control(key, value, time.Now()), topic.Control))
-}
-
-// BrokerNow is the present by the brokers' clock, as far as it is known.
-func (p *Publisher) BrokerNow() time.Time { return p.clock.Now() }
-
-// Observe tells the publisher's clock with which LogAppendTime a record of a
-// retry topic was read. Records that this publisher wrote teach it the
-// brokers' time; others are ignored.
-func (p *Publisher) Observe(topic string, partition int32, offset int64, stamped time.Time) {
-	p.clock.observe(place{topic, partition, offset}, stamped)
+	return p.produce(ctx, record(wire.Control(key, value, p.BrokerNow()), topic.Control))
 }
 
 // produce writes one record and waits for its acknowledgement. The wait does
@@ -187,14 +184,10 @@ func (p *Publisher) produce(ctx context.Context, rec *kgo.Record) (Ack, error) {
 }
 
 func (p *Publisher) produceAsync(rec *kgo.Record, done func(Ack, error)) {
-	sent := time.Now()
 	p.cl.TryProduce(context.Background(), rec, func(r *kgo.Record, err error) {
 		if err != nil {
 			done(Ack{}, classify(rec.Topic, err))
 			return
-		}
-		if topic.IsRetry(r.Topic) {
-			p.clock.acked(place{r.Topic, r.Partition, r.Offset}, sent, time.Now())
 		}
 		done(Ack{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp}, nil)
 	})

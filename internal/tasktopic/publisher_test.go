@@ -191,21 +191,3 @@ func incompressible(n int) string {
 	}
 	return string(out)
 }
-
-func TestClockLearnsTheBrokersTime(t *testing.T) {
-	b := setup(t, 1<<20)
-	rec, err := wire.EncodeTask(b.task, task.Progress{}, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ack, err := b.pub.Republish(t.Context(), rec, b.task, topic.Tiers()[0].Topic(), task.Progress{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ahead := time.Now().Add(10 * time.Minute)
-	b.pub.Observe(ack.Topic, ack.Partition, ack.Offset+1, ahead.Add(time.Hour)) // not ours: ignored
-	b.pub.Observe(ack.Topic, ack.Partition, ack.Offset, ahead)
-	if off := time.Until(b.pub.BrokerNow()); off < 9*time.Minute || off > 11*time.Minute {
-		t.Errorf("the broker is 10 minutes ahead, the clock says %s", off)
-	}
-}

@@ -31,6 +31,8 @@ type Params struct {
 	MaxAge time.Duration // the longest a task may live
 	Share  float64       // of MaxAge, from which the ingress refuses; default 0.8
 	Every  time.Duration // between two polls; default 10 s
+
+	NowFunc func() time.Time // the brokers' present; nil: the local clock
 }
 
 // Watch holds the verdict. It is safe for concurrent use.
@@ -50,6 +52,9 @@ func New(cl *kgo.Client, p Params, log *slog.Logger, reg prometheus.Registerer) 
 	}
 	if p.Every == 0 {
 		p.Every = 10 * time.Second
+	}
+	if p.NowFunc == nil {
+		p.NowFunc = time.Now
 	}
 	return &Watch{adm: kadm.NewClient(cl), p: p, log: log, metrics: newMetrics(reg)}
 }
@@ -124,7 +129,7 @@ func (w *Watch) look(ctx context.Context, group string, topics []string) (counts
 		return counts{}, fmt.Errorf("list start offsets: %w", err)
 	}
 	age := time.Duration(float64(w.p.MaxAge) * w.p.Share)
-	young, err := w.adm.ListOffsetsAfterMilli(ctx, time.Now().Add(-age).UnixMilli(), topics...)
+	young, err := w.adm.ListOffsetsAfterMilli(ctx, w.p.NowFunc().Add(-age).UnixMilli(), topics...)
 	if err == nil {
 		err = young.Error()
 	}

@@ -83,7 +83,7 @@ func (d *Desk) Cancel(ctx context.Context, tenant string, id task.ID) (Outcome, 
 	if d.minter.Check(id, tenant) != nil {
 		return Outcome{}, fault.New(fault.NotFound, "no such task")
 	}
-	if d.p.Gone(id, time.Now()) {
+	if d.p.Gone(id, d.pub.BrokerNow()) {
 		return Outcome{}, fault.New(fault.Gone, "the task ended long ago and its result is dropped")
 	}
 	view, known := d.look(ctx, id)

@@ -29,7 +29,7 @@ type draft struct {
 // draft makes the task of a submission. Errors are what the caller did wrong,
 // or what keeps the task out.
 func (in *Intake) draft(s Submission) (*draft, error) {
-	now := time.Now().UTC()
+	now := in.d.Publisher.BrokerNow().UTC()
 	t, err := in.newTask(s, now)
 	if err != nil {
 		return nil, err

@@ -34,6 +34,8 @@ type Publisher interface {
 	Task(ctx context.Context, t *task.Task, pool string, p task.Progress) (tasktopic.Ack, error)
 	// TaskAsync calls done once, from any goroutine; done must not block.
 	TaskAsync(ctx context.Context, t *task.Task, pool string, p task.Progress, done func(tasktopic.Ack, error))
+	// BrokerNow is the present by the clock that deadlines are compared with.
+	BrokerNow() time.Time
 }
 
 // Memory is what Redis knows of idempotency keys and tasks; all of it may be

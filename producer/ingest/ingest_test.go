@@ -37,7 +37,10 @@ type topics struct {
 	err   error
 	gate  chan struct{} // closed when acknowledgements may come; nil: at once
 	mute  bool          // never answer an asynchronous produce
+	ahead time.Duration // of the brokers' clock to ours
 }
+
+func (p *topics) BrokerNow() time.Time { return time.Now().Add(p.ahead) }
 
 func (p *topics) Task(_ context.Context, t *task.Task, pool string, _ task.Progress) (tasktopic.Ack, error) {
 	if p.gate != nil {
@@ -244,6 +247,31 @@ func TestAcceptCarriesWhatTheCallerSet(t *testing.T) {
 		}
 		if left := time.Until(b.topics.tasks[2].Deadline); left != 90*time.Second {
 			t.Errorf("a timeout of 90s gives %s", left)
+		}
+	})
+}
+
+func TestDeadlinesAreSetByTheBrokersClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.topics.ahead = 10 * time.Minute
+		r := text("chat", "hello")
+		past := time.Now().Add(5 * time.Minute).UTC() // by our clock it is to come
+		r.Deadline = &past
+		if _, err := b.intake.Accept(t.Context(), submission(r, "")); err == nil || !strings.Contains(err.Error(), "in the past") {
+			t.Errorf("a deadline that has passed for the brokers: %v", err)
+		}
+		r.Deadline, r.Timeout = nil, "90s"
+		receipt, err := b.intake.Accept(t.Context(), submission(r, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := b.topics.tasks[0]
+		if ahead := time.Until(got.Timestamp); ahead != 10*time.Minute || got.Deadline.Sub(got.Timestamp) != 90*time.Second {
+			t.Errorf("accepted %s from now, to end %s later", ahead, got.Deadline.Sub(got.Timestamp))
+		}
+		if made := receipt.ID.Time().Sub(got.Timestamp).Abs(); made > time.Millisecond {
+			t.Errorf("the id's time is %s off the task's", made)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ const (
 	Results     = "penstock.results"      // terminals, keyed by task id
 	DeadLetters = "penstock.dead-letters" // original bytes, lineage in headers
 	Control     = "penstock.control"      // redrive jobs, discards, audit
+	Clock       = "penstock.clock"        // empty records, written to learn the brokers' time
 
 	tasksPrefix = "penstock.tasks."
 	retryPrefix = "penstock.retry."
@@ -85,7 +87,7 @@ const (
 // Params are the developer's choices in a plan; zero values are the defaults.
 type Params struct {
 	Pools       []string      // default "default"
-	Partitions  int32         // of every topic but control; default 12
+	Partitions  int32         // of every topic but control and clock; default 12
 	Replication int16         // default 3
 	MinISR      int16         // default 2 at replication 3 or more, else 1
 	Retention   time.Duration // of tasks, retry and results; default 72 h
@@ -101,10 +103,15 @@ type Topic struct {
 	Config      map[string]string
 }
 
+// clockRetention is short, because what lies on Clock is worth nothing a moment
+// later.
+const clockRetention = time.Hour
+
 var poolName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 
-// ErrPool is returned for a pool name that cannot be part of a topic name.
-var ErrPool = errors.New("pool name must be 1 to 40 characters of a-z, 0-9 and inner '-'")
+// ErrPool is returned for a pool name that cannot be part of a topic name, or
+// that is named twice.
+var ErrPool = errors.New("pool names must be different, each 1 to 40 characters of a-z, 0-9 and inner '-'")
 
 // CheckPool returns ErrPool for a bad pool name.
 func CheckPool(name string) error {
@@ -136,9 +143,12 @@ func Plan(p Params) ([]Topic, error) {
 		}
 		out = append(out, Topic{name, partitions, p.Replication, cfg})
 	}
-	for _, pool := range p.Pools {
+	for i, pool := range p.Pools {
 		if err := CheckPool(pool); err != nil {
 			return nil, err
+		}
+		if slices.Contains(p.Pools[:i], pool) {
+			return nil, fmt.Errorf("%w: %q is named twice", ErrPool, pool)
 		}
 		for _, class := range task.Classes() {
 			add(Tasks(pool, class), p.Partitions, p.Retention, nil)
@@ -151,6 +161,7 @@ func Plan(p Params) ([]Topic, error) {
 	add(Results, p.Partitions, p.Retention, nil)
 	add(DeadLetters, p.Partitions, p.DeadLetter, nil)
 	add(Control, 1, p.DeadLetter, nil)
+	add(Clock, 1, clockRetention, map[string]string{"message.timestamp.type": "LogAppendTime"})
 	return out, nil
 }
 

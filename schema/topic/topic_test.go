@@ -127,6 +127,9 @@ func TestPoolNames(t *testing.T) {
 	if _, err := topic.Plan(topic.Params{Pools: []string{"fine", "not.fine"}}); !errors.Is(err, topic.ErrPool) {
 		t.Errorf("Plan with a bad pool: %v, want ErrPool", err)
 	}
+	if _, err := topic.Plan(topic.Params{Pools: []string{"chat", "embed", "chat"}}); !errors.Is(err, topic.ErrPool) {
+		t.Errorf("Plan with a pool named twice: %v, want ErrPool", err)
+	}
 }
 
 // names of a plan, with partition counts.
@@ -147,7 +150,7 @@ func TestThePlanNamesEveryTopicOnce(t *testing.T) {
 		"penstock.tasks.chat.interactive": 24, "penstock.tasks.chat.standard": 24, "penstock.tasks.chat.bulk": 24,
 		"penstock.tasks.embed.interactive": 24, "penstock.tasks.embed.standard": 24, "penstock.tasks.embed.bulk": 24,
 		"penstock.retry.5s": 24, "penstock.retry.30s": 24, "penstock.retry.2m": 24, "penstock.retry.10m": 24,
-		"penstock.results": 24, "penstock.dead-letters": 24, "penstock.control": 1,
+		"penstock.results": 24, "penstock.dead-letters": 24, "penstock.control": 1, "penstock.clock": 1,
 	}
 	if diff := cmp.Diff(want, names(plan)); diff != "" || len(plan) != len(want) {
 		t.Errorf("%d topics (-want +got):\n%s", len(plan), diff)
@@ -162,21 +165,21 @@ func TestThePlansDefaultsAreSafe(t *testing.T) {
 	if _, ok := names(plan)["penstock.tasks.default.standard"]; !ok {
 		t.Error("there is no default pool")
 	}
-	days := map[string]int{topic.DeadLetters: 30, topic.Control: 30}
+	hours := map[string]int{topic.DeadLetters: 30 * 24, topic.Control: 30 * 24, topic.Clock: 1}
 	for _, tp := range plan {
-		keep := days[tp.Name]
+		keep := hours[tp.Name]
 		if keep == 0 {
-			keep = 3
+			keep = 3 * 24
 		}
 		want := map[string]string{
 			"cleanup.policy":                 "delete",
-			"retention.ms":                   strconv.Itoa(keep * 24 * 3600 * 1000),
+			"retention.ms":                   strconv.Itoa(keep * 3600 * 1000),
 			"retention.bytes":                "-1",
 			"max.message.bytes":              strconv.Itoa(9 << 20),
 			"min.insync.replicas":            "2",
 			"unclean.leader.election.enable": "false",
 		}
-		if topic.IsRetry(tp.Name) {
+		if topic.IsRetry(tp.Name) || tp.Name == topic.Clock {
 			want["message.timestamp.type"] = "LogAppendTime"
 		}
 		if diff := cmp.Diff(want, tp.Config); diff != "" || tp.Replication != 3 {

@@ -151,7 +151,7 @@ func (l *Loop) giveBack(e *entry) {
 // claims to be if it says enough about itself.
 func (l *Loop) buryUndecodable(d *consume.Delivery, err error) {
 	l.log.Warn("undecodable record", "topic", d.Topic, "partition", d.Partition, "offset", d.Offset, "err", err)
-	letter, end := attempt.Undecodable(d.Record, time.Now())
+	letter, end := attempt.Undecodable(d.Record, l.p.Publisher.BrokerNow())
 	letter.Origin, letter.Build = l.origin(d), l.p.Build
 	l.busy++
 	l.bury(d.Record, letter, func() {

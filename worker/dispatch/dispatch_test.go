@@ -56,6 +56,7 @@ type world struct {
 	last     *consume.Delivery
 	minter   *task.Minter
 	backend  *attempttest.Backend
+	ahead    time.Duration // of the brokers' clock to the machine's
 }
 
 type published struct {
@@ -78,7 +79,7 @@ func inWorld(t *testing.T, do func(ctx context.Context, items []backend.Item) []
 		}
 		quiet := slog.New(slog.DiscardHandler)
 		reg := prometheus.NewRegistry()
-		runner := attempt.NewRunner(attempt.Params{Store: w.redis, Log: w.redis, Logger: quiet, Metrics: reg, Worker: "w"})
+		runner := attempt.NewRunner(attempt.Params{Store: w.redis, Log: w.redis, Logger: quiet, Metrics: reg, Worker: "w", NowFunc: w.BrokerNow})
 		w.params = dispatch.Params{
 			Pool: "default", Runner: runner, Publisher: w, Batch: batch.Policy{MaxTasks: 8, MaxDelay: 10 * time.Millisecond}, Log: quiet, Metrics: reg,
 			Worker: "w", Group: "g", BackoffFunc: func(n int, hint time.Duration) time.Duration {
@@ -171,7 +172,7 @@ func (w *world) DeadLetter(_ context.Context, _ wire.Record, l deadletter.Letter
 	return tasktopic.Ack{}, nil
 }
 
-func (w *world) BrokerNow() time.Time { return time.Now() }
+func (w *world) BrokerNow() time.Time { return time.Now().Add(w.ahead) }
 
 // Holder.
 

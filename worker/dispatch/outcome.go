@@ -30,7 +30,7 @@ func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 	}
 	switch v.Next {
 	case attempt.Succeed:
-		end := attempt.TerminalOf(e.task, e.progress, task.Succeeded, nil, r.Ended)
+		end := attempt.TerminalOf(e.task, e.progress, task.Succeeded, nil, l.p.Publisher.BrokerNow())
 		l.write(e, outbox{terminal: attempt.Produced(end, t.Fence, r)})
 	case attempt.Fail:
 		l.finish(e, task.Failed, r.Err)

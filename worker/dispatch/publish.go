@@ -13,16 +13,17 @@ import (
 
 // finish ends a task with a terminal that carries no output.
 func (l *Loop) finish(e *entry, status task.Status, err error) {
-	l.write(e, outbox{terminal: attempt.TerminalOf(e.task, e.progress, status, err, time.Now())})
+	l.write(e, outbox{terminal: attempt.TerminalOf(e.task, e.progress, status, err, l.p.Publisher.BrokerNow())})
 }
 
 // buryEntry gives a task up: the dead letter first, then its terminal.
 func (l *Loop) buryEntry(e *entry, err error) {
-	letter := attempt.Letter(e.task, e.progress, e.rec, err, time.Now())
+	now := l.p.Publisher.BrokerNow()
+	letter := attempt.Letter(e.task, e.progress, e.rec, err, now)
 	letter.Origin, letter.Build = l.origin(e.first), l.p.Build
 	l.write(e, outbox{
 		letter:   &letter,
-		terminal: attempt.TerminalOf(e.task, e.progress, task.Dead, err, time.Now()),
+		terminal: attempt.TerminalOf(e.task, e.progress, task.Dead, err, now),
 	})
 }
 

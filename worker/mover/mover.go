@@ -37,7 +37,6 @@ type Publisher interface {
 	DeadLetter(ctx context.Context, original wire.Record, l deadletter.Letter) (tasktopic.Ack, error)
 	Terminal(ctx context.Context, t *terminal.Terminal) (tasktopic.Ack, error)
 	BrokerNow() time.Time
-	Observe(topic string, partition int32, offset int64, stamped time.Time)
 }
 
 // Params are the parts a Mover works with.
@@ -123,7 +122,6 @@ func (m *Mover) Deliver(ds []*consume.Delivery) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, d := range ds {
-		m.p.Publisher.Observe(d.Topic, d.Partition, d.Offset, d.Timestamp)
 		m.mail = append(m.mail, &letter{d: d, due: d.Timestamp.Add(m.delay[d.Topic])})
 	}
 	m.nudge()
@@ -212,13 +210,13 @@ func (m *Mover) move(ctx context.Context, l *letter) {
 	}
 	t, p, err := wire.DecodeTask(l.d.Record)
 	if err != nil {
-		dead, end := attempt.Undecodable(l.d.Record, time.Now())
+		dead, end := attempt.Undecodable(l.d.Record, m.p.Publisher.BrokerNow())
 		m.bury(ctx, l.d, dead, end)
 		return
 	}
 	if why := unfit(p); why != nil {
-		dead := attempt.Letter(t, p, l.d.Record, why, time.Now())
-		m.bury(ctx, l.d, dead, attempt.TerminalOf(t, p, task.Dead, why, time.Now()))
+		now := m.p.Publisher.BrokerNow()
+		m.bury(ctx, l.d, attempt.Letter(t, p, l.d.Record, why, now), attempt.TerminalOf(t, p, task.Dead, why, now))
 		return
 	}
 	to, outcome := p.ReturnTopic, "returned"

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/tasktopic"
@@ -25,9 +26,11 @@ type bundle struct {
 	t       *testing.T
 	cluster *kfake.Cluster
 	kafka   kafkaclient.Config
+	writer  *kgo.Client
 	pub     *tasktopic.Publisher
 	reader  *kgo.Client
 	minter  *task.Minter
+	ahead   time.Duration // of the brokers' clock to this machine's
 }
 
 var lane = topic.Tasks("default", task.Standard)
@@ -62,6 +65,10 @@ func inBubble(t *testing.T, f func(b *bundle, start func() (stop func()))) {
 			t.Fatal(err)
 		}
 		defer cl.Close()
+		if b.writer, err = kafkaclient.New(b.kafka, quiet); err != nil { // may stamp any time
+			t.Fatal(err)
+		}
+		defer b.writer.Close()
 		b.pub = tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: 2})
 		b.reader, err = kafkaclient.New(b.kafka, quiet, kafkaclient.ReaderOpts(kgo.NewOffset().AtStart(), lane, topic.DeadLetters, topic.Results, topic.Tiers()[0].Topic())...)
 		if err != nil {
@@ -103,7 +110,14 @@ func (b *bundle) park(tier topic.Tier, change func(*task.Progress)) *task.Task {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := b.pub.Republish(context.Background(), rec, t, tier.Topic(), p); err != nil {
+	if rec, err = wire.Republish(rec, t, p, ""); err != nil {
+		b.t.Fatal(err)
+	}
+	out := &kgo.Record{Topic: tier.Topic(), Key: rec.Key, Value: rec.Value, Timestamp: time.Now().Add(b.ahead)}
+	for _, h := range rec.Headers {
+		out.Headers = append(out.Headers, kgo.RecordHeader(h))
+	}
+	if err := b.writer.ProduceSync(context.Background(), out).FirstErr(); err != nil {
 		b.t.Fatal(err)
 	}
 	return t
@@ -150,6 +164,46 @@ func TestARecordWaitsForItsTierAndGoesBackToItsLane(t *testing.T) {
 					t.Errorf("err %v, progress %+v", err, p)
 				}
 				stop()
+			})
+		})
+	}
+}
+
+// brokersAhead makes the brokers' clock differ from this machine's: what they
+// say of the time, and what they stamped on the records that park writes.
+func (b *bundle) brokersAhead(ahead time.Duration) {
+	b.ahead = ahead
+	b.cluster.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		asked := req.(*kmsg.ListOffsetsRequest).Topics[0]
+		if asked.Topic != topic.Clock {
+			return nil, nil, false
+		}
+		r := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		r.Topics = []kmsg.ListOffsetsResponseTopic{{Topic: asked.Topic, Partitions: []kmsg.ListOffsetsResponseTopicPartition{{
+			LeaderEpoch: -1, Offset: 1 << 40, Timestamp: time.Now().Add(ahead).UnixMilli(),
+		}}}}
+		return r, nil, true
+	})
+}
+
+func TestAWrongMachineKeepsTheTiersWait(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"ten minutes slow": 10 * time.Minute, "ten minutes fast": -10 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(b *bundle, start func() func()) {
+				b.brokersAhead(ahead)
+				if err := b.pub.Sync(context.Background()); err != nil {
+					t.Fatal(err)
+				}
+				stop := start()
+				defer func() { stop() }()
+				for _, tier := range topic.Tiers() {
+					began := time.Now()
+					b.park(tier, nil)
+					if got := b.next(began, lane); (got.after - tier.Delay).Abs() > time.Second {
+						t.Errorf("tier %s: returned after %s", tier.Name, got.after)
+					}
+				}
 			})
 		})
 	}
