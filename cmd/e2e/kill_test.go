@@ -29,11 +29,11 @@ func TestKillAndDrain(t *testing.T) {
 		return n
 	}
 	eventually(t, time.Minute, "a fifth has run", func() bool { return ran() >= tasks/5 })
-	if err := drained.Stop(); err != nil {
+	if err := drained.Term(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, time.Minute, "half has run", func() bool { return ran() >= tasks/2 })
-	if err := killed.Kill(); err != nil {
+	if err := killed.Kill9(); err != nil {
 		t.Fatal(err)
 	}
 	polled := waitAll(t, s, list)

@@ -8,10 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -23,112 +25,175 @@ const (
 	startGrace = 30 * time.Second
 )
 
-// Process is one running child. Its output goes to a file.
+// Process is one child: it may end and be started anew at its old address. It
+// is safe for concurrent use.
 type Process struct {
 	Name string
 	URL  string // base of its main listener
 	Log  string // path of its output
 
 	spec spec
+
+	mu  sync.Mutex // guards run
+	run *run
+}
+
+// run is one life of a process.
+type run struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed once it has been reaped
-	exit *error        // of Wait; read after done
+	exit error         // of Wait; read after done
 }
 
 // spec says what to start.
 type spec struct {
-	name string
-	path string
-	args []string
-	env  []string
-	url  string
-	log  string
+	name  string
+	path  string
+	args  []string
+	env   []string
+	url   string
+	log   string
+	probe func(context.Context) error // nil error: it serves
 }
 
 // start runs a process. It does not end with any context: whoever started it
 // stops it.
 func start(s spec) (*Process, error) {
-	out, err := os.OpenFile(s.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	p := &Process{Name: s.name, URL: s.url, Log: s.log, spec: s}
+	return p, p.launch()
+}
+
+func (p *Process) launch() error {
+	out, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("open log of %s: %w", s.name, err)
+		return fmt.Errorf("open log of %s: %w", p.Name, err)
 	}
 	defer out.Close() // the child has its own copy
-	cmd := exec.Command(s.path, s.args...)
-	cmd.Env = append(os.Environ(), s.env...)
+	cmd := exec.Command(p.spec.path, p.spec.args...)
+	cmd.Env = append(os.Environ(), p.spec.env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	dieWithParent(cmd)
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", s.name, err)
+		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
-	p := &Process{Name: s.name, URL: s.url, Log: s.log, spec: s, cmd: cmd, done: make(chan struct{}), exit: new(error)}
-	done, exit := p.done, p.exit // p may be overwritten, see Replace
-	go func() {                  // ends with the child; awaited through done
-		*exit = cmd.Wait()
-		close(done)
+	r := &run{cmd: cmd, done: make(chan struct{})}
+	go func() { // ends with the child; awaited through done
+		r.exit = cmd.Wait()
+		close(r.done)
 	}()
-	return p, nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.run = r
+	return nil
 }
 
-// PID is the process's id.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+// life is the latest run.
+func (p *Process) life() *run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.run
+}
 
-// Alive reports whether the process still runs.
+// PID is the process's id; a restart changes it.
+func (p *Process) PID() int { return p.life().cmd.Process.Pid }
+
+// Alive reports whether the process still runs; a stopped one does.
 func (p *Process) Alive() bool {
 	select {
-	case <-p.done:
+	case <-p.life().done:
 		return false
 	default:
 		return true
 	}
 }
 
-// Kill ends the process as the kernel does when memory is short: at once, with
-// nothing put in order.
-func (p *Process) Kill() error {
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("kill %s: %w", p.Name, err)
+// signal does nothing to a process that has ended.
+func (p *Process) signal(s os.Signal) error {
+	if err := p.life().cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal %s: %w", p.Name, err)
 	}
-	<-p.done
 	return nil
 }
 
-// Stop asks the process to drain (SIGTERM) and waits for its end. One that
+// Kill9 ends the process as the kernel does when memory is short: at once, with
+// nothing put in order.
+func (p *Process) Kill9() error {
+	if err := p.signal(os.Kill); err != nil {
+		return err
+	}
+	<-p.life().done
+	return nil
+}
+
+// Stop freezes the process (SIGSTOP): it keeps its connections and answers
+// nothing, as in a long collection of garbage or a paused machine. Cont lets it
+// go on.
+func (p *Process) Stop() error { return p.signal(sigStop) }
+
+// Cont lets a stopped process go on (SIGCONT); it does not know that it slept.
+func (p *Process) Cont() error { return p.signal(sigCont) }
+
+// Term asks the process to drain (SIGTERM) and waits for its end. One that
 // takes longer than its grace is killed, which is an error, as is a non-zero
 // exit.
-func (p *Process) Stop() error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop %s: %w", p.Name, err)
+func (p *Process) Term() error {
+	if err := p.signal(syscall.SIGTERM); err != nil {
+		return err
 	}
 	timer := time.NewTimer(drainGrace)
 	defer timer.Stop()
+	life := p.life()
 	select {
-	case <-p.done:
+	case <-life.done:
 	case <-timer.C:
-		return errors.Join(fmt.Errorf("stop %s: not drained within %s, killed", p.Name, drainGrace), p.Kill())
+		return errors.Join(fmt.Errorf("stop %s: not drained within %s, killed", p.Name, drainGrace), p.Kill9())
 	}
-	if *p.exit != nil {
-		return fmt.Errorf("stop %s: %w; see %s", p.Name, *p.exit, p.Log)
+	if life.exit != nil {
+		return fmt.Errorf("stop %s: %w; see %s", p.Name, life.exit, p.Log)
 	}
 	return nil
 }
 
-// ready waits until a URL of the process answers 2xx.
-func (p *Process) ready(ctx context.Context, url string) error {
+// Restart starts a process that has ended anew, at the same address and with
+// the same settings, and waits until it is ready.
+func (p *Process) Restart(ctx context.Context) error {
+	if err := p.Start(); err != nil {
+		return err
+	}
+	return p.ready(ctx)
+}
+
+// Start is Restart for those who do not wait.
+func (p *Process) Start() error {
+	if p.Alive() {
+		return fmt.Errorf("start %s: it still runs", p.Name)
+	}
+	return p.launch()
+}
+
+// ready waits until the process serves.
+func (p *Process) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startGrace,
 		fmt.Errorf("%s is not ready within %s; see %s", p.Name, startGrace, p.Log))
 	defer cancel()
+	life := p.life()
 	for {
-		if probe(ctx, url) == nil {
+		if p.spec.probe(ctx) == nil {
 			return nil
 		}
 		select {
-		case <-p.done:
-			return fmt.Errorf("%s ended before it was ready: %w; see %s", p.Name, errors.Join(*p.exit), p.Log)
+		case <-life.done:
+			return fmt.Errorf("%s ended before it was ready: %w; see %s", p.Name, errors.Join(life.exit), p.Log)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// answers is the probe of an HTTP service: the URL answers 2xx.
+func answers(url string) func(context.Context) error {
+	return func(ctx context.Context) error { return probe(ctx, url) }
 }
 
 func probe(ctx context.Context, url string) error {
@@ -149,13 +214,19 @@ func probe(ctx context.Context, url string) error {
 	return nil
 }
 
-// freeAddr returns an address of this machine that nobody listens on. Another
-// process may take it before ours does; then ours ends at once and says so.
+// freeAddr returns an address of this machine that nobody listens on, below
+// the range from which the kernel takes ports for outgoing connections: a
+// process that is restarted finds its port free. Another process may take it
+// before ours does; then ours ends at once and says so.
 func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+	const low, high, tries = 20_000, 30_000, 100
+	var err error
+	for range tries {
+		addr := fmt.Sprintf("127.0.0.1:%d", low+rand.IntN(high-low))
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", addr); err == nil {
+			return addr, ln.Close()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	return "", fmt.Errorf("find a free port: %w", err)
 }

@@ -156,12 +156,13 @@ func (s *System) simulator(ctx context.Context) error {
 	p, err := s.start(spec{
 		name: fmt.Sprintf("simulator-%d", len(s.Simulators)+1), path: filepath.Join(s.p.Bin, "penstock"),
 		args: append([]string{"simulate", "--listen", addr}, s.p.Simulate...), url: "http://" + addr,
+		probe: answers("http://" + addr + "/readyz"),
 	})
 	if err != nil {
 		return err
 	}
 	s.Simulators = append(s.Simulators, p)
-	return p.ready(ctx, p.URL+"/readyz")
+	return p.ready(ctx)
 }
 
 // AddProducer starts one more ingress and waits until it is ready.
@@ -193,15 +194,10 @@ func (s *System) AddWorker(ctx context.Context) (*Process, error) {
 // Replace drains a service and starts it anew at the same address, as a rolling
 // update does. The process keeps its place in the lists.
 func (s *System) Replace(ctx context.Context, p *Process) error {
-	if err := p.Stop(); err != nil {
+	if err := p.Term(); err != nil {
 		return err
 	}
-	again, err := start(p.spec)
-	if err != nil {
-		return err
-	}
-	*p = *again
-	return p.ready(ctx, s.admins[p]+"/readyz")
+	return p.Restart(ctx)
 }
 
 // service starts a process of a role on two free ports.
@@ -221,6 +217,7 @@ func (s *System) service(ctx context.Context, role string, n int) (*Process, err
 	}
 	p, err := s.start(spec{
 		name: name, path: filepath.Join(s.p.Bin, "penstock-"+role), url: "http://" + addr,
+		probe: answers("http://" + admin + "/readyz"),
 		env: append([]string{
 			"PENSTOCK_LISTEN=" + addr,
 			"PENSTOCK_ADMIN_LISTEN=" + admin,
@@ -233,7 +230,7 @@ func (s *System) service(ctx context.Context, role string, n int) (*Process, err
 		return nil, err
 	}
 	s.admins[p] = "http://" + admin
-	return p, p.ready(ctx, s.admins[p]+"/readyz")
+	return p, p.ready(ctx)
 }
 
 func (s *System) start(sp spec) (*Process, error) {
@@ -267,7 +264,8 @@ func (s *System) Client() *client.Client { return s.cl }
 // worker, the operator's routes.
 func (s *System) Admin(p *Process) string { return s.admins[p] }
 
-// Stop drains every process that still runs, the last started first.
+// Stop drains every process that still runs, the last started first; one that
+// was frozen may go on for it.
 func (s *System) Stop() error {
 	if s.cl != nil {
 		s.cl.Close()
@@ -275,7 +273,7 @@ func (s *System) Stop() error {
 	var errs []error
 	for i := len(s.all) - 1; i >= 0; i-- {
 		if p := s.all[i]; p.Alive() {
-			errs = append(errs, p.Stop())
+			errs = append(errs, p.Cont(), p.Term())
 		}
 	}
 	return errors.Join(errs...)

@@ -81,7 +81,7 @@ func (a All) rates(ctx context.Context, out *AllReport) error {
 		}
 		fmt.Fprintln(a.Notes, "accept: in turns with the bare handler, workers stopped …")
 		for _, w := range s.Workers {
-			if err := w.Stop(); err != nil {
+			if err := w.Term(); err != nil {
 				return err
 			}
 		}
