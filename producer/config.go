@@ -3,6 +3,7 @@ package producer
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/config"
@@ -44,6 +45,9 @@ type Config struct {
 	TasksBurst     int          `koanf:"tasks_burst" usage:"tasks a tenant may submit at once"`
 	InFlightBytes  config.Bytes `koanf:"in_flight_bytes" usage:"bytes of request bodies in flight per tenant; 0: no limit"`
 	BacklogCheck   bool         `koanf:"backlog_check" usage:"refuse tasks while the oldest unfinished one is past 80 % of max_task_age"`
+
+	Sweep     bool          `koanf:"sweep" usage:"end expired tasks that no worker meets"`
+	SweepScan time.Duration `koanf:"sweep_scan" usage:"how often the log is looked through for open tasks that Redis does not know"`
 }
 
 // DefaultConfig is a service on loopback beside a local Kafka and Redis.
@@ -59,6 +63,8 @@ func DefaultConfig() Config {
 		TasksBurst:    1000,
 		InFlightBytes: 256 << 20,
 		BacklogCheck:  true,
+		Sweep:         true,
+		SweepScan:     10 * time.Second,
 	}
 	c.Kafka.ClientID = "penstock-producer"
 	return c
@@ -85,6 +91,7 @@ func (c *Config) Validate() error {
 	fault(c.BufferBytes < 1<<20, "buffer_bytes: must be at least 1MiB")
 	fault(c.TasksPerSecond < 0 || c.InFlightBytes < 0, "tasks_per_second, in_flight_bytes: must not be negative")
 	fault(c.TasksPerSecond > 0 && c.TasksBurst < 1, "tasks_burst: must be at least 1 where tasks_per_second is set")
+	fault(c.SweepScan < time.Second, "sweep_scan: must be at least 1s")
 	return errors.Join(errs...)
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/ingest"
+	"github.com/penstock/penstock/producer/sweep"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/task"
 )
@@ -16,6 +17,7 @@ type memory struct{ *taskstore.Store }
 var (
 	_ ingest.Memory = memory{}
 	_ cancel.Store  = memory{}
+	_ sweep.Store   = memory{}
 )
 
 // Known implements ingest.Memory.
@@ -37,6 +39,7 @@ func (m memory) Queued(ctx context.Context, hints []ingest.Hint) error {
 	for i, h := range hints {
 		out[i] = taskstore.Hint{
 			ID: h.ID, Tenant: h.Tenant, Status: task.Queued, Model: h.Model, Class: h.Class, Labels: h.Labels, CreatedAt: h.CreatedAt,
+			Deadline: h.Deadline,
 		}
 	}
 	return m.Hint(ctx, out)

@@ -31,6 +31,7 @@ import (
 	"github.com/penstock/penstock/producer/httpapi"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/rules"
+	"github.com/penstock/penstock/producer/sweep"
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 )
@@ -95,6 +96,9 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	}
 	store, err := s.openStore(cfg, &d)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.openSweeper(cfg, d, k.pub, store); err != nil {
 		return nil, err
 	}
 	if err := s.wire(cfg, d, parts{minter, router, k.pub, k.watch, memory{store}}); err != nil {
@@ -219,6 +223,21 @@ func (s *Service) follow(cfg Config, d Deps, f *follow.Follower) error {
 	s.loops = append(s.loops,
 		logged("follow tasks", f.Run),
 		logged("tail results", func(ctx context.Context) error { return f.RunTail(ctx, cl) }))
+	return nil
+}
+
+// openSweeper has Run end the expired tasks that no worker meets.
+func (s *Service) openSweeper(cfg Config, d Deps, pub *tasktopic.Publisher, store *taskstore.Store) error {
+	if !cfg.Sweep {
+		return nil
+	}
+	cl, err := kafkaclient.New(cfg.Kafka, d.Log, kafkaclient.ScanOpts()...)
+	if err != nil {
+		return err
+	}
+	s.stack.PushClose("sweeper", func() error { cl.Close(); return nil })
+	sweeper := sweep.New(store, pub, cl, sweep.Params{Pools: d.Catalog.PoolNames(), ScanEvery: cfg.SweepScan}, d.Log, d.Registry)
+	s.loops = append(s.loops, sweeper.Run)
 	return nil
 }
 

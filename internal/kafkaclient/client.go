@@ -150,6 +150,18 @@ func ReaderOpts(from kgo.Offset, topics ...string) []kgo.Opt {
 	)
 }
 
+// ScanOpts is the role of a reader that is given partitions as it goes, has
+// time, and must not need much memory. A record larger than a fetch still fits.
+func ScanOpts() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.FetchMaxWait(500 * time.Millisecond),
+		kgo.FetchMaxBytes(2 << 20),
+		kgo.FetchMaxPartitionBytes(1 << 20),
+		kgo.MaxConcurrentFetches(1),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	}
+}
+
 // TailOpts is the role of a reader of a topic's live end.
 func TailOpts(topic string) []kgo.Opt {
 	return ReaderOpts(kgo.NewOffset().AtEnd(), topic)

@@ -11,6 +11,10 @@
 //	penstock:{p}:live:<id>      Pub/Sub channel: "<event id> <event JSON>"
 //	penstock:{p}:projection     hash {next, target}: how far the partition is applied
 //	penstock:{p}:tenant:<t>     sorted set: the tenant's tasks by time of creation
+//	penstock:{p}:due            sorted set: open tasks by deadline
+//	penstock:{p}:indexed        string: the scan that filled the set before it
+//	penstock:scan               hash: how far the scan has read each tasks topic
+//	penstock:scan:lease         string: somebody scans just now
 //	penstock:idem:<tenant>:<h>  string: what an idempotency key came with first
 //	penstock:cancel             Pub/Sub channel: ids whose cancel is durable
 package rediskey
@@ -54,6 +58,20 @@ func TaskOfLive(channel string) (task.ID, bool) {
 
 // Projection is the hash that says how far a results partition is applied.
 func Projection(partition int32) string { return name(partition, "projection", "") }
+
+// Due is the index of a partition's open tasks by deadline. A member is
+// "<generation> <id> <tenant>".
+func Due(partition int32) string { return name(partition, "due", "") }
+
+// Indexed says which scan filled Due: where it is missing, Due was lost.
+func Indexed(partition int32) string { return name(partition, "indexed", "") }
+
+// Scan says how far each partition of tasks and retry topics was scanned for
+// open tasks, and ScanLease that somebody does so.
+const (
+	Scan      = "penstock:scan"
+	ScanLease = "penstock:scan:lease"
+)
 
 // Tenant is the index of a tenant's tasks in one partition.
 func Tenant(partition int32, tenant string) string { return name(partition, "tenant:", tenant) }

@@ -96,8 +96,8 @@ func (s *Store) applyOne(ctx context.Context, partition int32, call redisclient.
 // applyCall builds the call for as many records as fit, and says how many.
 func (s *Store) applyCall(partition int32, from int64, recs []Applied) (call redisclient.Call, n int, err error) {
 	now, bytes := time.Now(), 0
-	call.Keys = append(make([]string, 0, 1+4*min(len(recs), applyRecords)), rediskey.Projection(partition))
-	call.Args = append(make([]any, 0, 4+11*min(len(recs), applyRecords)),
+	call.Keys = append(make([]string, 0, 2+4*min(len(recs), applyRecords)), rediskey.Projection(partition), rediskey.Due(partition))
+	call.Args = append(make([]any, 0, 4+12*min(len(recs), applyRecords)),
 		from, int64(0), seconds(s.p.MaxAge+s.p.TTL), now.Add(-s.p.MaxAge-s.p.TTL).UnixMilli())
 	for n < len(recs) && n < applyRecords && bytes < applyBytes {
 		json, err := s.addRecord(&call, partition, recs[n], now)
@@ -134,7 +134,7 @@ func (s *Store) addRecord(call *redisclient.Call, partition int32, r Applied, no
 	}
 	call.Keys = append(call.Keys, rediskey.Task(partition, t.TaskID), rediskey.Result(partition, t.TaskID), rediskey.Events(partition, t.TaskID), rediskey.Tenant(partition, t.Tenant))
 	call.Args = append(call.Args, r.Offset, string(t.TaskID), status, generation, t.RedriveJob, end, value,
-		t.EndedAt.UTC().Format(time.RFC3339Nano), createdAt(t).UnixMilli(), s.keep(t, now), rediskey.Live(partition, t.TaskID))
+		t.EndedAt.UTC().Format(time.RFC3339Nano), createdAt(t).UnixMilli(), s.keep(t, now), rediskey.Live(partition, t.TaskID), t.Tenant)
 	return len(value), nil
 }
 

@@ -30,6 +30,7 @@ type Hint struct {
 	Class      task.Class
 	Labels     map[string]string
 	CreatedAt  time.Time // zero: the id's own time
+	Deadline   time.Time // indexed for the sweeper; zero: not said
 }
 
 // Hint notes hints in one round trip. They never overwrite a terminal, a
@@ -59,7 +60,10 @@ func (s *Store) hintCall(h Hint) (redisclient.Call, error) {
 	partition := s.Partition(h.ID)
 	args := []any{
 		string(h.ID), string(h.Status), int(h.Generation), h.Attempt,
-		h.CreatedAt.UnixMilli(), seconds(s.p.MaxAge),
+		h.CreatedAt.UnixMilli(), seconds(s.p.MaxAge), "", Due{h.ID, h.Tenant, h.Generation}.member(),
+	}
+	if !h.Deadline.IsZero() {
+		args[6] = h.Deadline.Add(time.Millisecond - 1).UnixMilli() // rounded up: nothing is due early
 	}
 	if h.Model != "" {
 		args = append(args, fieldModel, h.Model)
@@ -75,7 +79,7 @@ func (s *Store) hintCall(h Hint) (redisclient.Call, error) {
 		args = append(args, fieldLabels, labels)
 	}
 	return redisclient.Call{
-		Keys: []string{rediskey.Task(partition, h.ID), rediskey.Tenant(partition, h.Tenant)},
+		Keys: []string{rediskey.Task(partition, h.ID), rediskey.Tenant(partition, h.Tenant), rediskey.Due(partition)},
 		Args: args,
 	}, nil
 }

@@ -21,7 +21,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/topic"
 )
 
@@ -83,7 +82,7 @@ func (w *Watch) Poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.p.Every)
 	defer cancel()
 	var total counts
-	for group, topics := range w.groups() {
+	for group, topics := range topic.Consumed(w.p.Pools) {
 		c, err := w.look(ctx, group, topics)
 		if err != nil {
 			return fmt.Errorf("look at group %s: %w", group, err)
@@ -99,19 +98,6 @@ func (w *Watch) Poll(ctx context.Context) error {
 type counts struct {
 	old  int // whose oldest unsettled record is too old
 	lost int // whose watermark lies below the start of the log
-}
-
-func (w *Watch) groups() map[string][]string {
-	out := map[string][]string{}
-	for _, pool := range w.p.Pools {
-		for _, class := range task.Classes() {
-			out[topic.WorkerGroup(pool)] = append(out[topic.WorkerGroup(pool)], topic.Tasks(pool, class))
-		}
-	}
-	for _, tier := range topic.Tiers() {
-		out[topic.RetryGroup] = append(out[topic.RetryGroup], tier.Topic())
-	}
-	return out
 }
 
 // look compares a group's watermarks with the first offset that is young

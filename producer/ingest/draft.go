@@ -218,7 +218,7 @@ func hashBody(body []byte) [sha256.Size]byte {
 
 func (d *draft) hint() Hint {
 	t := d.task
-	return Hint{ID: t.ID, Tenant: t.Tenant, Model: t.Model, Class: t.Class, Labels: t.Labels, CreatedAt: t.Timestamp}
+	return Hint{ID: t.ID, Tenant: t.Tenant, Model: t.Model, Class: t.Class, Labels: t.Labels, CreatedAt: t.Timestamp, Deadline: t.Deadline}
 }
 
 func invalid(path, reason string) error {

@@ -18,6 +18,7 @@ type Hint struct {
 	Class     task.Class
 	Labels    map[string]string
 	CreatedAt time.Time
+	Deadline  time.Time
 }
 
 // Hinter stores hints. They never overwrite what is known of a task's end.

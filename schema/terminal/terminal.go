@@ -23,8 +23,8 @@ type Terminal struct {
 	Status        task.Status `json:"status"` // succeeded, failed, cancelled, expired, dead, or reopened
 
 	// Generation is the redrive generation it ends (or, reopened, opens). Nil
-	// for a caller's cancel and for expiry by the sweeper: those apply to the
-	// generation that is open at their own offset.
+	// for a caller's cancel: it applies to the generation that is open at its own
+	// offset.
 	Generation *uint8 `json:"generation,omitempty"`
 
 	Tenant     string            `json:"tenant"`

@@ -84,6 +84,21 @@ const (
 	RetryGroup     = "penstock.retry"
 )
 
+// Consumed returns, by consumer group, the topics that hold the tasks of pools
+// until they are settled.
+func Consumed(pools []string) map[string][]string {
+	out := map[string][]string{}
+	for _, pool := range pools {
+		for _, class := range task.Classes() {
+			out[WorkerGroup(pool)] = append(out[WorkerGroup(pool)], Tasks(pool, class))
+		}
+	}
+	for _, tier := range Tiers() {
+		out[RetryGroup] = append(out[RetryGroup], tier.Topic())
+	}
+	return out
+}
+
 // Params are the developer's choices in a plan; zero values are the defaults.
 type Params struct {
 	Pools       []string      // default "default"

@@ -1,16 +1,17 @@
 -- Apply results records of one partition, in the order of the log.
 --
 -- KEYS[1]          hash {next, target} of the partition
--- KEYS[2+4i..5+4i] of record i: task hash, result, event stream, tenant index
+-- KEYS[2]          index of deadlines
+-- KEYS[3+4i..6+4i] of record i: task hash, result, event stream, tenant index
 -- ARGV[1] offset at which this batch continues
 -- ARGV[2] offset after the last record fetched (some may be undecodable)
 -- ARGV[3] seconds a task's state is kept: longer than its result, so that a
 --         late record still meets the end that won
 -- ARGV[4] index horizon, milliseconds: older members are dropped
--- ARGV[5+11i..] of record i: offset, task id, status, generation ('' if none),
+-- ARGV[5+12i..] of record i: offset, task id, status, generation ('' if none),
 --          redrive job, end id ('' unless reopened), terminal JSON, time it
 --          ended (RFC 3339), time of creation (ms), seconds to keep, live
---          channel. A record that is too old has status ''.
+--          channel, tenant. A record that is too old has status ''.
 -- Returns {outcome, next}: 0 applied; 1 a gap, nothing changed; 2 the position
 -- is unknown, nothing changed.
 --
@@ -18,7 +19,7 @@
 -- as text or below 256, event ids are only ever copied: neighbours beyond 2^53
 -- look equal here.
 local ZERO_END = '4503599627370495-0' -- id of generation 0's terminal event
-local KEY, FIRST, WIDTH = 2, 5, 11
+local KEY, FIRST, WIDTH = 3, 5, 12
 
 local upcoming = redis.call('HGET', KEYS[1], 'next')
 if not upcoming then return {2, 0} end
@@ -26,6 +27,7 @@ upcoming = tonumber(upcoming)
 if upcoming < tonumber(ARGV[1]) then return {1, upcoming} end
 
 local indexed = {}
+local deadlines = redis.call('EXISTS', KEYS[2]) == 1
 
 local function index(key, created, id)
   redis.call('ZADD', key, created, id)
@@ -53,7 +55,7 @@ local function finish(hash, result, stream, a, ending)
   redis.call('PUBLISH', ARGV[a+10], ending .. ' ' .. event)
 end
 
-for i = 0, (#KEYS - 1) / 4 - 1 do
+for i = 0, (#KEYS - 2) / 4 - 1 do
   local k, a = KEY + 4 * i, FIRST + WIDTH * i
   local hash, status, generation = KEYS[k], ARGV[a+2], ARGV[a+3]
   if tonumber(ARGV[a]) >= upcoming and status ~= '' then
@@ -66,6 +68,7 @@ for i = 0, (#KEYS - 1) / 4 - 1 do
     elseif s == '' and (generation == '' or generation == g) then
       finish(hash, KEYS[k+1], KEYS[k+2], a, ending)
       index(KEYS[k+3], ARGV[a+8], ARGV[a+1])
+      if deadlines then redis.call('ZREM', KEYS[2], g .. ' ' .. ARGV[a+1] .. ' ' .. ARGV[a+11]) end
     end
   end
 end
