@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/schema/task"
@@ -67,6 +69,23 @@ func TestEnsureTopics(t *testing.T) {
 			t.Errorf("Partitions = %d, %v; want 12", n, err)
 		}
 	})
+	t.Run("returns once the new topics can be written", func(t *testing.T) {
+		cluster, cl := setup(t)
+		asked := 0
+		cluster.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			if asked++; asked > 2 {
+				return nil, nil, false
+			}
+			cluster.KeepControl()
+			return notServed(req.(*kmsg.ListOffsetsRequest)), nil, true
+		})
+		if err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet); err != nil {
+			t.Fatal(err)
+		}
+		if asked < 3 {
+			t.Errorf("returned after %d answers, of which two said that a partition is not served yet", asked)
+		}
+	})
 	t.Run("refuses another partition count of the results", func(t *testing.T) {
 		cluster, cl := setup(t)
 		if err := cluster.CreateTopic(topic.Results, 3, nil); err != nil {
@@ -95,6 +114,23 @@ func TestEnsureTopics(t *testing.T) {
 			t.Errorf("err = %v; want ErrTopics about min.insync.replicas", err)
 		}
 	})
+}
+
+// notServed is the answer of a broker that has heard of its partitions and does
+// not serve them yet.
+func notServed(req *kmsg.ListOffsetsRequest) kmsg.Response {
+	res := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+	for _, asked := range req.Topics {
+		topic := kmsg.NewListOffsetsResponseTopic()
+		topic.Topic = asked.Topic
+		for _, p := range asked.Partitions {
+			partition := kmsg.NewListOffsetsResponseTopicPartition()
+			partition.Partition, partition.ErrorCode = p.Partition, kerr.UnknownTopicOrPartition.Code
+			topic.Partitions = append(topic.Partitions, partition)
+		}
+		res.Topics = append(res.Topics, topic)
+	}
+	return res
 }
 
 func TestPartitionerAgreesWithTheSchema(t *testing.T) {

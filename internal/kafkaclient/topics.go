@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -17,6 +18,9 @@ import (
 // that would lose or misplace records.
 var ErrTopics = errors.New("topics do not fit the plan")
 
+// leadersWithin is how long new topics may take until they can be written.
+const leadersWithin = 30 * time.Second
+
 // EnsureTopics creates what the plan has and the cluster lacks, and checks the
 // rest. It refuses, with ErrTopics:
 //   - another partition count of penstock.results: a task's terminals must stay
@@ -26,22 +30,30 @@ var ErrTopics = errors.New("topics do not fit the plan")
 //   - replication of 3 or more with one in-sync replica: acks=all would promise
 //     what one disk holds.
 //
-// A single replica is only warned about.
+// A single replica is only warned about. A topic that it created takes records
+// when it returns: a broker tells of a new topic before it serves it.
 func EnsureTopics(ctx context.Context, cl *kgo.Client, plan []topic.Topic, log *slog.Logger) error {
 	adm := kadm.NewClient(cl)
 	have, err := adm.ListTopics(ctx)
 	if err != nil {
 		return fmt.Errorf("list topics: %w", err)
 	}
-	var errs []error
+	var (
+		errs    []error
+		created []string
+	)
 	for _, want := range plan {
 		if found, ok := have[want.Name]; ok && found.Err == nil {
 			errs = append(errs, checkTopic(want, found))
 			continue
 		}
 		errs = append(errs, createTopic(ctx, adm, want, log))
+		created = append(created, want.Name)
 	}
 	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := awaitLeaders(ctx, adm, created); err != nil {
 		return err
 	}
 	return checkConfigs(ctx, adm, plan, log)
@@ -61,6 +73,31 @@ func createTopic(ctx context.Context, adm *kadm.Client, t topic.Topic, log *slog
 	}
 	log.Info("topic created", "topic", t.Name, "partitions", t.Partitions, "replication", t.Replication)
 	return nil
+}
+
+// awaitLeaders waits until every partition of the topics answers for itself.
+func awaitLeaders(ctx context.Context, adm *kadm.Client, topics []string) error {
+	if len(topics) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, leadersWithin)
+	defer cancel()
+	for tries := 0; ; tries++ {
+		ends, err := adm.ListEndOffsets(ctx, topics...)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err == nil {
+			return nil
+		}
+		timer := time.NewTimer(backoff(tries))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("await the leaders of new topics: %w", err)
+		}
+	}
 }
 
 func checkTopic(want topic.Topic, found kadm.TopicDetail) error {
