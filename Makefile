@@ -25,6 +25,18 @@ test-e2e: ## only the end-to-end tests
 test-mutants: ## break each guarantee on purpose; the tests must notice (minutes)
 	go run ./cmd/mutants
 
+.PHONY: test-faults
+test-faults: ## each fault of the matrix once, on real processes; about 15 minutes
+	@scripts/faults.sh faults
+
+.PHONY: test-chaos
+test-chaos: ## random faults from seeds on three brokers; PENSTOCK_CHAOS_SEEDS, PENSTOCK_CHAOS_SEED
+	@scripts/faults.sh chaos
+
+.PHONY: soak
+soak: ## HOURS of load with a fault now and then
+	@PENSTOCK_SOAK_HOURS=$(or $(HOURS),1) scripts/faults.sh soak
+
 .PHONY: check
 check: ## format, vet, staticcheck, import rules, every module alone
 	@scripts/check.sh

@@ -5,6 +5,7 @@ set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 readonly gofumpt=mvdan.cc/gofumpt@v0.12.0 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+readonly tags=integration,e2e,faults,chaos,soak
 mapfile -t modules < <(go list -m -f '{{.Dir}}')
 failed=()
 
@@ -32,8 +33,8 @@ scripts_clean() {
 }
 
 check gofumpt formatted
-check vet go vet -tags integration,e2e work
-check staticcheck go run "$staticcheck" -tags integration,e2e "${modules[@]/%//...}"
+check vet go vet -tags "$tags" work
+check staticcheck go run "$staticcheck" -tags "$tags" "${modules[@]/%//...}"
 check arch go test -count=1 ./internal/arch
 check shellcheck scripts_clean
 for module in "${modules[@]}"; do check "$(basename "$module") without the workspace" alone "$module"; done

@@ -6,20 +6,37 @@
 #   scripts/kafka.sh status             print the address; exit 1 if it is down
 #   scripts/kafka.sh down               stop and delete the data; the jars stay
 #
+# For those who run the brokers themselves, to kill and freeze them:
+#
+#   scripts/kafka.sh prepare --dir DIR  write settings and data directories, print "ID LISTENER HOST:PORT" lines
+#   scripts/kafka.sh run ID --dir DIR   become that broker
+#
+#   --dir DIR                  state of a cluster, so that several can live side by side
+#   --set KEY=VALUE            a broker setting, any number of times
+#   --via NAME=HOST:PORT,...   one more listener, advertised at these addresses, one for each broker
+#
 # Exit 69 (EX_UNAVAILABLE): Java or the jars cannot be had here.
 set -euo pipefail
 
 readonly version=4.3.1 unavailable=69
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root home=$root/build/kafka
-readonly libs=$home/libs run=$home/run
+readonly libs=$home/libs
+run=$home/run
+settings=() vias=()
+readonly jvm=(-Xms128m -Xmx384m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.awt.headless=true
+  -Dorg.slf4j.simpleLogger.defaultLogLevel=warn)
 
 main() {
-  local verb=${1:-} brokers=1
+  local verb=${1:-} brokers=1 id=''
   shift || true
   while (($# > 0)); do
     case $1 in
       --brokers) brokers=${2:?--brokers needs a number}; shift 2 ;;
+      --dir) run=${2:?--dir needs a directory}; shift 2 ;;
+      --set) settings+=("${2:?--set needs KEY=VALUE}"); shift 2 ;;
+      --via) vias+=("${2:?--via needs NAME=HOST:PORT,...}"); shift 2 ;;
+      [0-9]) id=$1; shift ;;
       *) usage ;;
     esac
   done
@@ -27,32 +44,41 @@ main() {
     up) up "$brokers" ;;
     down) down ;;
     status) status ;;
+    prepare) prepare "$brokers" >/dev/null && cat "$run/listeners" ;;
+    run) exec java "${jvm[@]}" "-Djava.io.tmpdir=$run" -cp "$libs/*" kafka.Kafka "$run/${id:?run needs the ID of a broker}.properties" ;;
     *) usage ;;
   esac
 }
 
 usage() {
-  echo "usage: ${0##*/} up [--brokers N] | down | status" >&2
+  echo "usage: ${0##*/} up [--brokers N] | down | status | prepare | run ID   [--dir DIR] [--set KEY=VALUE] [--via NAME=HOST:PORT,...]" >&2
   exit 2
 }
 
 up() {
+  local brokers=$1 i
   if status 2>/dev/null; then return; fi
   down
+  prepare "$brokers"
+  for ((i = 0; i < brokers; i++)); do start "$i"; done
+  for ((i = 0; i < brokers; i++)); do await "$i"; done
+  awk '$2 == "PLAINTEXT" {print $3}' "$run/listeners" | paste -sd, >"$run/bootstrap"
+  cat "$run/bootstrap"
+}
+
+# prepare BROKERS: settings and formatted data directories for a new cluster.
+prepare() {
+  local brokers=$1 ports cluster i
   fetch_jars
   mkdir -p "$run"
-  local brokers=$1 ports cluster i
-  mapfile -t ports < <(free_ports $((2 * brokers)))
+  : >"$run/listeners"
+  mapfile -t ports < <(free_ports $(((2 + ${#vias[@]}) * brokers)))
   cluster=$(java_run kafka.tools.StorageTool random-uuid)
   for ((i = 0; i < brokers; i++)); do
     write_properties "$i" "$brokers" "${ports[@]}"
     java_run kafka.tools.StorageTool format -t "$cluster" -c "$run/$i.properties" >"$run/$i.log" 2>&1 ||
       fail "cannot format the data directory" "$i"
   done
-  for ((i = 0; i < brokers; i++)); do start "$i"; done
-  for ((i = 0; i < brokers; i++)); do await "$i"; done
-  bootstrap "$brokers" "${ports[@]}" >"$run/bootstrap"
-  cat "$run/bootstrap"
 }
 
 down() {
@@ -103,21 +129,31 @@ POM
 }
 
 # write_properties ID BROKERS PORT... : a broker that is its own controller.
-# Ports come in pairs: clients, controllers.
+# Ports come in groups of BROKERS: clients, controllers, then each --via.
 write_properties() {
   local id=$1 brokers=$2 replicas voters=() i
   shift 2
   local ports=("$@")
   replicas=$((brokers < 3 ? brokers : 3))
-  for ((i = 0; i < brokers; i++)); do voters+=("$i@127.0.0.1:${ports[2 * i + 1]}"); done
+  for ((i = 0; i < brokers; i++)); do voters+=("$i@127.0.0.1:${ports[brokers + i]}"); done
+  local direct=PLAINTEXT://127.0.0.1:${ports[id]} map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+  local listeners=$direct,CONTROLLER://127.0.0.1:${ports[brokers + id]} advertised=$direct
+  echo "$id PLAINTEXT 127.0.0.1:${ports[id]}" >>"$run/listeners"
+  for ((i = 0; i < ${#vias[@]}; i++)); do
+    local name=${vias[i]%%=*} address=127.0.0.1:${ports[(2 + i) * brokers + id]} shown
+    IFS=, read -ra shown <<<"${vias[i]#*=}"
+    listeners+=,$name://$address advertised+=,$name://${shown[id]} map+=,$name:PLAINTEXT
+    echo "$id $name $address" >>"$run/listeners"
+  done
   cat >"$run/$id.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=$id
 controller.quorum.voters=$(IFS=,; echo "${voters[*]}")
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://127.0.0.1:${ports[2 * id]},CONTROLLER://127.0.0.1:${ports[2 * id + 1]}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=$listeners
+advertised.listeners=$advertised
+listener.security.protocol.map=$map
 log.dirs=$run/data-$id
 auto.create.topics.enable=false
 default.replication.factor=$replicas
@@ -133,13 +169,13 @@ share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
 log.cleaner.dedupe.buffer.size=8388608
 PROPERTIES
+  ((${#settings[@]} == 0)) || printf '%s\n' "${settings[@]}" >>"$run/$id.properties" # the last of a key counts
 }
 
 start() {
   local id=$1
   # Setsid: a Ctrl-C at the terminal must not kill the broker before the tests end.
-  setsid java -Xms128m -Xmx384m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.awt.headless=true -Djava.io.tmpdir="$run" \
-    -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$libs/*" kafka.Kafka "$run/$id.properties" \
+  setsid java "${jvm[@]}" "-Djava.io.tmpdir=$run" -cp "$libs/*" kafka.Kafka "$run/$id.properties" \
     >>"$run/$id.log" 2>&1 </dev/null &
   echo $! >"$run/$id.pid"
 }
@@ -147,7 +183,7 @@ start() {
 # await waits until the broker has left its fence and serves its clients' port.
 await() {
   local id=$1 port waited=0
-  port=$(sed -n 's|^listeners=PLAINTEXT://127.0.0.1:\([0-9]*\),.*|\1|p' "$run/$id.properties")
+  port=$(awk -v id="$id" '$1 == id && $2 == "PLAINTEXT" {sub(/.*:/, "", $3); print $3}' "$run/listeners")
   until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
     alive "$(<"$run/$id.pid")" || fail "the broker died" "$id"
     ((waited++ < 600)) || fail "the broker did not open its port within a minute" "$id"
@@ -173,14 +209,6 @@ alive() {
 
 java_run() {
   java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=error -cp "$libs/*" "$@"
-}
-
-bootstrap() {
-  local brokers=$1 addresses=() i
-  shift
-  local ports=("$@")
-  for ((i = 0; i < brokers; i++)); do addresses+=("127.0.0.1:${ports[2 * i]}"); done
-  (IFS=,; echo "${addresses[*]}")
 }
 
 # free_ports N prints N ports that nobody uses, below the ephemeral range, so

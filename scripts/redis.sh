@@ -7,6 +7,8 @@
 #   scripts/redis.sh status   print the URL; exit 1 if it is down
 #   scripts/redis.sh down     stop
 #
+#   scripts/redis.sh run DIR PORT [SETTING...]   become a server of the caller's, to be killed and frozen
+#
 # Exit 69 (EX_UNAVAILABLE): no server can be had here.
 set -euo pipefail
 
@@ -20,8 +22,9 @@ main() {
     up) up ;;
     down) down ;;
     status) status ;;
+    run) run "${@:2}" ;;
     *)
-      echo "usage: ${0##*/} up | down | status" >&2
+      echo "usage: ${0##*/} up | down | status | run DIR PORT [SETTING...]" >&2
       exit 2
       ;;
   esac
@@ -41,6 +44,14 @@ up() {
   await "$port"
   echo "redis://127.0.0.1:$port/0" >"$run/url"
   cat "$run/url"
+}
+
+run() {
+  local dir=$1 port=$2 server
+  shift 2
+  server=$(find_server)
+  exec "$server" --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$dir" \
+    --maxmemory-policy noeviction "$@"
 }
 
 down() {

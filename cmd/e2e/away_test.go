@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock/penstock/cmd/faults/proxy"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
@@ -20,15 +21,19 @@ func TestRedisAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cable := openProxy(t, u.Host)
-	u.Host = cable.addr()
+	cable, err := proxy.Listen(u.Host, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cable.Close() })
+	u.Host = cable.Addr()
 	p.Redis = u.String()
 	s := start(t, p)
 	submitAndSucceed(t, s, "before the cut")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 
-	cable.set(true)
+	cable.Set(proxy.Fault{Cut: true})
 	list := submitMany(t, s, 100, func(int) api.SubmitRequest { return prompt("during the cut") })
 	t.Run("terminals reach those who watch, by way of Kafka alone", func(t *testing.T) {
 		// A results service vouches for tasks that are clearly younger than its
@@ -58,7 +63,7 @@ func TestRedisAway(t *testing.T) {
 		}
 		list = append(list, first.TaskID)
 	})
-	cable.set(false)
+	cable.Heal()
 	t.Run("every result can be read once Redis is back", func(t *testing.T) {
 		for id, got := range waitAll(t, s, list) {
 			if got.Status != task.Succeeded || got.Output == nil {

@@ -22,6 +22,9 @@ type Params struct {
 	Dir   string   // for catalogs and logs
 	Kafka []string // bootstrap addresses
 	Redis string   // URL
+	// Links stand between the parts where given; those to Kafka and Redis come
+	// from StartKafka and StartRedis.
+	Links *Links
 
 	Producers, Workers, Results int // how many of each; default 1
 
@@ -42,10 +45,11 @@ type System struct {
 	Producers, Workers, Results []*Process
 	Simulators                  []*Process // one, or one for each worker
 
-	p      Params
-	admins map[*Process]string
-	all    []*Process // in the order of their start
-	cl     *client.Client
+	p       Params
+	admins  map[*Process]string
+	engines []string   // base URLs of the simulators, as workers reach them
+	all     []*Process // in the order of their start
+	cl      *client.Client
 }
 
 // Build compiles every binary into a directory.
@@ -112,16 +116,20 @@ func (s *System) createTopics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plan, err := topic.Plan(topic.Params{Pools: c.PoolNames(), Replication: 1})
-	if err != nil {
-		return err
-	}
 	log := slog.New(slog.DiscardHandler)
 	cl, err := kafkaclient.New(kafkaclient.Config{Brokers: s.p.Kafka, ClientID: "penstock-system"}, log)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
+	replication, err := kafkaclient.Replication(ctx, cl)
+	if err != nil {
+		return err
+	}
+	plan, err := topic.Plan(topic.Params{Pools: c.PoolNames(), Replication: replication})
+	if err != nil {
+		return err
+	}
 	return kafkaclient.EnsureTopics(ctx, cl, plan, log)
 }
 
@@ -162,6 +170,10 @@ func (s *System) simulator(ctx context.Context) error {
 		return err
 	}
 	s.Simulators = append(s.Simulators, p)
+	if addr, err = s.p.Links.through(WorkerBackend, addr); err != nil {
+		return err
+	}
+	s.engines = append(s.engines, "http://"+addr)
 	return p.ready(ctx)
 }
 
@@ -200,6 +212,13 @@ func (s *System) Replace(ctx context.Context, p *Process) error {
 	return p.Restart(ctx)
 }
 
+// doors names the links of a role: to Kafka, to Redis, and from clients.
+var doors = map[string]struct{ kafka, redis, client string }{
+	"producer":  {ProducerKafka, ProducerRedis, ClientProducer},
+	"worker":    {WorkerKafka, WorkerRedis, ""},
+	"resultsvc": {ResultsKafka, ResultsRedis, ClientResults},
+}
+
 // service starts a process of a role on two free ports.
 func (s *System) service(ctx context.Context, role string, n int) (*Process, error) {
 	addr, err := freeAddr()
@@ -215,22 +234,46 @@ func (s *System) service(ctx context.Context, role string, n int) (*Process, err
 	if err != nil {
 		return nil, err
 	}
+	url, err := s.entry(role, addr)
+	if err != nil {
+		return nil, err
+	}
 	p, err := s.start(spec{
-		name: name, path: filepath.Join(s.p.Bin, "penstock-"+role), url: "http://" + addr,
+		name: name, path: filepath.Join(s.p.Bin, "penstock-"+role), url: url,
 		probe: answers("http://" + admin + "/readyz"),
-		env: append([]string{
+		env: append(append([]string{
 			"PENSTOCK_LISTEN=" + addr,
 			"PENSTOCK_ADMIN_LISTEN=" + admin,
-			"PENSTOCK_KAFKA_BROKERS=" + strings.Join(s.p.Kafka, ","),
-			"PENSTOCK_REDIS_URL=" + s.p.Redis,
 			"PENSTOCK_CATALOG=" + path,
-		}, s.p.Env...),
+		}, s.servers(role)...), s.p.Env...),
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.admins[p] = "http://" + admin
 	return p, p.ready(ctx)
+}
+
+// entry is the base URL at which clients reach a service.
+func (s *System) entry(role, addr string) (string, error) {
+	link := doors[role].client
+	if link == "" {
+		return "http://" + addr, nil
+	}
+	addr, err := s.p.Links.through(link, addr)
+	return "http://" + addr, err
+}
+
+// servers are the settings that tell a role where Kafka and Redis are.
+func (s *System) servers(role string) []string {
+	redis := s.p.Redis
+	if via := s.p.Links.addrs(doors[role].redis, nil); len(via) > 0 {
+		redis = "redis://" + via[0] + "/0"
+	}
+	return []string{
+		"PENSTOCK_KAFKA_BROKERS=" + strings.Join(s.p.Links.addrs(doors[role].kafka, s.p.Kafka), ","),
+		"PENSTOCK_REDIS_URL=" + redis,
+	}
 }
 
 func (s *System) start(sp spec) (*Process, error) {
@@ -248,7 +291,7 @@ func (s *System) start(sp spec) (*Process, error) {
 func (s *System) writeCatalog(name string) (string, error) {
 	text := s.p.Catalog
 	if text == "" {
-		text = simulatedCatalog(s.Simulators[len(s.Simulators)-1].URL)
+		text = simulatedCatalog(s.engines[len(s.engines)-1])
 	}
 	path := filepath.Join(s.p.Dir, name+".catalog.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {

@@ -83,7 +83,7 @@ func module(importPath string) string {
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	out := run(t, "", "list", "-tags", "integration,e2e", "-json=ImportPath,Dir,Name,Imports,TestImports,XTestImports", "work")
+	out := run(t, "", "list", "-tags", "integration,e2e,faults,chaos,soak", "-json=ImportPath,Dir,Name,Imports,TestImports,XTestImports", "work")
 	var all []pkg
 	for dec := json.NewDecoder(strings.NewReader(out)); ; {
 		var p pkg
