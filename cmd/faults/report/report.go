@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"testing"
 	"time"
 )
 
@@ -53,18 +52,26 @@ func (r Result) Verdict() string {
 	}
 }
 
+// Test is what Row needs of a *testing.T.
+type Test interface {
+	Helper()
+	Name() string
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+}
+
 // Row logs a result, adds it to the report, and fails the test when an
 // invariant is broken.
-func Row(tb testing.TB, r Result) {
-	tb.Helper()
-	r.Test = tb.Name()
-	tb.Logf("%s %s: %s; target: %s; measured: %s", r.Fault, r.Verdict(), r.What, r.Target, r.Measured)
+func Row(t Test, r Result) {
+	t.Helper()
+	r.Test = t.Name()
+	t.Logf("%s %s: %s; target: %s; measured: %s", r.Fault, r.Verdict(), r.What, r.Target, r.Measured)
 	for _, b := range r.Broken {
-		tb.Errorf("%s: broken invariant: %s", r.Fault, b)
+		t.Errorf("%s: broken invariant: %s", r.Fault, b)
 	}
 	if path := os.Getenv(Variable); path != "" {
 		if err := add(path, r); err != nil {
-			tb.Errorf("report %s: %v", r.Fault, err)
+			t.Errorf("report %s: %v", r.Fault, err)
 		}
 	}
 }

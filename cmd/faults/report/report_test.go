@@ -14,10 +14,7 @@ import (
 )
 
 // recorder is a test that may fail without failing ours.
-type recorder struct {
-	testing.TB
-	failed bool
-}
+type recorder struct{ failed bool }
 
 func (r *recorder) Helper()               {}
 func (r *recorder) Name() string          { return "TestOfTheirs" }
