@@ -124,7 +124,7 @@ func revived(t *testing.T, s *system.System, id task.ID) {
 		return err == nil && got.Generation == 1 && got.Status == task.Succeeded
 	})
 	var story []task.Status
-	for _, w := range outcomes(t)[id].wins {
+	for _, w := range outcomes(t)[id].Wins {
 		story = append(story, w.Status)
 	}
 	if fmt.Sprint(story) != fmt.Sprint([]task.Status{task.Dead, terminal.Reopened, task.Succeeded}) {

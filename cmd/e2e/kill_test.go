@@ -45,9 +45,9 @@ func TestKillAndDrain(t *testing.T) {
 			switch {
 			case o == nil:
 				t.Errorf("task %s has no terminal", id)
-			case len(o.wins) != 1 || o.wins[0].Status != task.Succeeded:
-				t.Errorf("task %s has %d visible terminals: %+v", id, len(o.wins), o.wins)
-			case polled[id].Status != o.wins[0].Status || polled[id].Output == nil || polled[id].Output.Text != o.wins[0].Output.Text:
+			case len(o.Wins) != 1 || o.Wins[0].Status != task.Succeeded:
+				t.Errorf("task %s has %d visible terminals: %+v", id, len(o.Wins), o.Wins)
+			case polled[id].Status != o.Wins[0].Status || polled[id].Output == nil || polled[id].Output.Text != o.Wins[0].Output.Text:
 				t.Errorf("task %s: the poll tells something else than the log", id)
 			}
 		}
