@@ -14,7 +14,7 @@ build: ## build every binary into bin/
 	go build -o bin/ $$(go list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' work | grep -v /internal/)
 
 .PHONY: test
-test: ## the one test command: unit, integration with a real Kafka and Redis, end to end
+test: ## the one test command: unit, integration with a real Kafka, Redis and S3, end to end
 	@scripts/test.sh
 
 .PHONY: test-e2e
@@ -65,4 +65,5 @@ bench: build ## load against the running system, with a bare handler as its base
 clean: ## stop the test servers and delete what was built
 	scripts/kafka.sh down
 	scripts/redis.sh down
+	scripts/s3.sh down
 	rm -rf bin build

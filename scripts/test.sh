@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: unit, property, simulation and conformance tests, then
-# integration against a real Kafka and a real Redis, then end to end. Starts
+# integration against a real Kafka, Redis and S3 service, then end to end. Starts
 # what it needs and stops what it started, whatever happens. The last line
 # counts the tests.
 #
@@ -63,6 +63,7 @@ fi
 if ! wanted unit || [[ $only == all ]]; then
   server kafka PENSTOCK_TEST_KAFKA
   server redis PENSTOCK_TEST_REDIS
+  server s3 PENSTOCK_TEST_S3
 fi
 mapfile -t integration < <(tagged integration)
 if wanted integration && ((${#integration[@]})); then

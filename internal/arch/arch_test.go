@@ -45,6 +45,7 @@ var placement = []struct {
 	{"github.com/twmb/franz-go/pkg/kgo", []string{"kafkaclient", "tasktopic", "consume", "project", "follow", "retry", "mover", "redrive", "backlog", "sweep", "devstack"}, true},
 	{"github.com/twmb/franz-go/pkg/kadm", []string{"kafkaclient", "tasktopic", "consume", "project", "follow", "retry", "mover", "redrive", "backlog", "sweep", "devstack"}, true},
 	{"github.com/redis/go-redis/v9", []string{"redisclient", "taskstore", "eventlog"}, true},
+	{"github.com/minio/minio-go/v7", []string{"blob"}, false},
 	{"github.com/cenkalti/backoff/v4", []string{"retry", "webhook"}, false},
 	{"github.com/twmb/franz-go/pkg/kfake", []string{"devstack"}, false},
 	{"github.com/alicebob/miniredis/v2", []string{"devstack"}, false},
