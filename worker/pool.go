@@ -31,6 +31,9 @@ type pool struct {
 	close  func(context.Context) error // once
 }
 
+// heldMargin is what a try may take beyond its timeout to be seen as ended.
+const heldMargin = 5 * time.Second
+
 func openPool(cfg Config, p catalog.Pool, d Deps, runner *attempt.Runner, pub *tasktopic.Publisher) (*pool, error) {
 	router, healthy, err := openRouter(p, d)
 	if err != nil {
@@ -42,6 +45,7 @@ func openPool(cfg Config, p catalog.Pool, d Deps, runner *attempt.Runner, pub *t
 		Batch:  batch.Policy{MaxTasks: p.Batch.MaxTasks, MaxTokens: p.Batch.MaxTokens, MaxDelay: p.Batch.MaxDelay},
 		Worker: cfg.Name, Build: telemetry.ReadBuild().Version, Group: topic.WorkerGroup(p.Name),
 		BackoffFunc: cfg.backoff().Wait, HealthyFunc: healthy, DrainGrace: cfg.DrainGrace,
+		HeldLimit:   cfg.AttemptTimeout + heldMargin,
 		BlockedFunc: func() []*consume.Delivery { return o.group.Blocked() },
 	})
 	if err != nil {

@@ -13,77 +13,11 @@ import (
 )
 
 var (
-	//go:embed lua/claim.lua
-	claimSource string
 	//go:embed lua/append.lua
 	appendSource string
 
-	claimScript  = redisclient.NewScript(claimSource)
 	appendScript = redisclient.NewScript(appendSource)
 )
-
-// Claim begins the events of one attempt. Event is its first event and gets
-// the id `<fence>-0`; left empty it is `started`, or `restart` from the second
-// attempt on.
-type Claim struct {
-	ID      task.ID
-	Fence   event.Fence
-	Attempt int
-	Worker  string
-	Event   event.Event
-}
-
-func (c Claim) first() event.Event {
-	e := c.Event
-	if e.Type == "" {
-		e.Type = event.Started
-		if c.Attempt > 1 {
-			e.Type = event.Restart
-		}
-	}
-	if e.Attempt == 0 {
-		e.Attempt = c.Attempt
-	}
-	if e.At.IsZero() {
-		e.At = time.Now().UTC()
-	}
-	e.TaskID, e.ID = c.ID, event.ID{Fence: c.Fence}
-	return e
-}
-
-// Claim writes an attempt's first event and creates the stream. It returns
-// ErrFenced if Redis holds a newer event. Repeating it is harmless.
-func (l *Log) Claim(ctx context.Context, c Claim) error {
-	return l.ClaimAll(ctx, []Claim{c})[0]
-}
-
-// ClaimAll is Claim for many tasks in one round trip; the errors are in the
-// order of the claims.
-func (l *Log) ClaimAll(ctx context.Context, claims []Claim) []error {
-	errs := make([]error, len(claims))
-	calls := make([]redisclient.Call, len(claims))
-	for i, c := range claims {
-		entry, err := EntryOf(c.first())
-		if err != nil {
-			errs[i] = err // its call finds nothing to do that counts
-		}
-		p := l.partition(c.ID)
-		calls[i] = redisclient.Call{
-			Keys: []string{rediskey.Events(p, c.ID)},
-			Args: []any{entry.ID.String(), entry.Data, l.nonce, l.keep(), rediskey.Live(p, c.ID)},
-		}
-	}
-	for i, cmd := range claimScript.RunAll(ctx, l.rdb, calls) {
-		fenced, err := cmd.Int()
-		switch {
-		case err != nil:
-			errs[i] = fmt.Errorf("claim events of task %s: %w", claims[i].ID, err)
-		case fenced != 0:
-			errs[i] = fmt.Errorf("claim events of task %s: %w", claims[i].ID, ErrFenced)
-		}
-	}
-	return errs
-}
 
 // Append is the next events of one task. Their ids must be set: the fence that
 // was claimed, the sequence from 1 on without holes.

@@ -8,6 +8,7 @@
 //	penstock:{p}:result:<id>    string: JSON of the winning terminal
 //	penstock:{p}:events:<id>    stream: its events, entry id = event id
 //	penstock:{p}:snapshot:<id>  hash: what was folded out of the stream's head
+//	penstock:{p}:claim:<id>     hash: who runs the task, and how often nothing came of it
 //	penstock:{p}:live:<id>      Pub/Sub channel: "<event id> <event JSON>"
 //	penstock:{p}:projection     hash {next, target}: how far the partition is applied
 //	penstock:{p}:tenant:<t>     sorted set: the tenant's tasks by time of creation
@@ -46,6 +47,9 @@ func Events(partition int32, id task.ID) string { return name(partition, "events
 
 // Snapshot is the hash of what was folded out of a task's stream.
 func Snapshot(partition int32, id task.ID) string { return name(partition, "snapshot:", string(id)) }
+
+// Claim is the hash that says who runs a task.
+func Claim(partition int32, id task.ID) string { return name(partition, "claim:", string(id)) }
 
 // Live is the Pub/Sub channel of one task.
 func Live(partition int32, id task.ID) string { return name(partition, "live:", string(id)) }

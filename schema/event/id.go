@@ -55,6 +55,9 @@ func TerminalFence(generation uint8) Fence {
 // Generation returns the redrive generation of the fence.
 func (f Fence) Generation() uint8 { return uint8(f >> generationShift) }
 
+// Hop returns how often the attempt's record had been published again.
+func (f Fence) Hop() uint16 { return uint16(f >> hopShift & (1<<hopBits - 1)) }
+
 // Terminal reports whether f is the fence of a generation's terminal.
 func (f Fence) Terminal() bool { return f == TerminalFence(f.Generation()) }
 

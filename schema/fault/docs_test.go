@@ -66,7 +66,7 @@ func row(d declaration) string {
 	}[r.Next]
 	spends := "–"
 	if r.Next == fault.NextRetry || r.Next == fault.NextRequeue {
-		spends = yesNo(r.Class == fault.ClassTask || r.Class == fault.ClassLost)
+		spends = yesNo(r.Class == fault.ClassTask)
 	}
 	return fmt.Sprintf("| `%s` | %s | %s | %s | %s | %s | %d |", d.code, d.from, r.Class, next, spends, yesNo(r.Breaker), r.Status)
 }

@@ -26,6 +26,9 @@ const (
 	Requeue             // not counted: run again when the pool can
 )
 
+// Final reports whether the task ends.
+func (n Next) Final() bool { return n != Retry && n != Requeue }
+
 // Verdict is a decision with its reason.
 type Verdict struct {
 	Next    Next

@@ -14,6 +14,8 @@ type metrics struct {
 	bisects      prometheus.Counter
 	checks       *prometheus.CounterVec
 	claims       *prometheus.CounterVec
+	lost         prometheus.Counter
+	beats        *prometheus.CounterVec
 	streamsEnded *prometheus.CounterVec
 }
 
@@ -41,13 +43,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "penstock_worker_prior_checks_total", Help: "Checks for a terminal before dispatch: ok, moot (a task had ended) or skipped (store slow or away).",
 		}, []string{"outcome"}),
 		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "penstock_worker_claims_total", Help: "Claims of tries: ok, fenced, or error (the try runs without a token stream).",
+			Name: "penstock_worker_claims_total", Help: "Claims of tries: ok; fenced or error (the try runs without a token stream); held (another worker runs the task) or barred (its losses must be published first), and it does not run now.",
 		}, []string{"outcome"}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_worker_lost_claims_total", Help: "Claims of other workers that were found without an outcome.",
+		}),
+		beats: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_worker_claim_writes_total", Help: "Round trips that kept claims alive (beat) or let go of them (release), by outcome.",
+		}, []string{"what", "outcome"}),
 		streamsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_worker_streams_ended_total", Help: "Token streams that ended before their try did.",
 		}, []string{"reason"}),
 	}
-	reg.MustRegister(m.attempts, m.duration, m.firstToken, m.bisects, m.checks, m.claims, m.streamsEnded)
+	reg.MustRegister(m.attempts, m.duration, m.firstToken, m.bisects, m.checks, m.claims, m.lost, m.beats, m.streamsEnded)
 	m.zero()
 	return m
 }
@@ -62,8 +70,12 @@ func (m *metrics) zero() {
 	for _, o := range []string{"ok", "moot", "skipped"} {
 		m.checks.WithLabelValues(o)
 	}
-	for _, o := range []string{"ok", "fenced", "error"} {
+	for _, o := range []string{"ok", "fenced", "held", "barred", "error"} {
 		m.claims.WithLabelValues(o)
+	}
+	for _, what := range []string{"beat", "release"} {
+		m.beats.WithLabelValues(what, "ok")
+		m.beats.WithLabelValues(what, "error")
 	}
 	for _, o := range []string{"fenced", "vanished", "overflow"} {
 		m.streamsEnded.WithLabelValues(o)

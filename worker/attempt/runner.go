@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,6 +59,8 @@ func (p Params) withDefaults() Params {
 type Runner struct {
 	p       Params
 	streams *Streams
+	holds   *holds
+	alone   atomic.Bool // a suspect runs
 	m       *metrics
 	hints   chan []*Try // holds one batch; a hint that finds it full is lost
 }
@@ -69,14 +72,18 @@ const hintQueue = 16
 func NewRunner(p Params) *Runner {
 	p = p.withDefaults()
 	m := newMetrics(p.Metrics)
-	return &Runner{p: p, streams: NewStreams(p.Log, p.TokenEvery, m), m: m, hints: make(chan []*Try, hintQueue)}
+	return &Runner{
+		p: p, streams: NewStreams(p.Log, p.TokenEvery, m), m: m, hints: make(chan []*Try, hintQueue),
+		holds: newHolds(p.Log, p.ClaimTimeout, p.Logger, m),
+	}
 }
 
-// Run writes tokens and hints until ctx is done.
+// Run writes tokens, hints and the beats of claims until ctx is done.
 func (r *Runner) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { r.streams.Run(ctx) })
+	wg.Go(func() { r.holds.run(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,9 +127,15 @@ func (r *Runner) Do(ctx context.Context, c Call, tries []*Try) []Result {
 	if len(live) == 0 {
 		return results
 	}
-	claimed := r.claim(ctx, tries, live)
+	grants := r.claim(ctx, tries, live)
+	live, claimed := r.sift(tries, live, grants, results)
+	if len(live) == 0 {
+		return results
+	}
 	r.announce(tries, live)
+	done := r.holds.hold(tries, live)
 	r.run(ctx, c, tries, live, claimed, results)
+	done(results)
 	return results
 }
 
@@ -157,33 +170,73 @@ func (r *Runner) check(ctx context.Context, tries []*Try, results []Result) (liv
 	return live
 }
 
-// claim opens the token streams. Whoever is refused goes on without tokens:
-// groups can be renamed and generations restart, and the terminals decide.
-func (r *Runner) claim(ctx context.Context, tries []*Try, live []int) []bool {
+// claim tells the store who runs the tasks, and opens their token streams.
+func (r *Runner) claim(ctx context.Context, tries []*Try, live []int) []eventlog.Grant {
 	claims := make([]eventlog.Claim, len(live))
 	for j, i := range live {
 		claims[j] = r.claimOf(tries[i])
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.p.ClaimTimeout)
 	defer cancel()
-	claimed := make([]bool, len(tries))
-	for j, err := range r.p.Log.ClaimAll(ctx, claims) {
+	return r.p.Log.ClaimAll(ctx, claims)
+}
+
+// sift leaves those to run that the store says nothing against, and tells which
+// of them have a token stream. A store that is away, or refuses a fence, stops
+// nobody: groups can be renamed and generations restart, and the terminals
+// decide.
+func (r *Runner) sift(tries []*Try, live []int, grants []eventlog.Grant, results []Result) (run []int, claimed []bool) {
+	claimed = make([]bool, len(tries))
+	for j, i := range live {
+		g := grants[j]
+		r.m.claims.WithLabelValues(outcomeOf(g.Err)).Inc()
+		results[i].Losses, results[i].Lost = g.Losses, g.Lost
+		if g.Lost != nil {
+			r.m.lost.Inc()
+		}
 		switch {
-		case err == nil:
-			claimed[live[j]] = true
-			r.m.claims.WithLabelValues("ok").Inc()
-		case errors.Is(err, eventlog.ErrFenced):
-			r.m.claims.WithLabelValues("fenced").Inc()
+		case errors.Is(g.Err, eventlog.ErrHeld):
+			results[i].Held = true
+		case errors.Is(g.Err, eventlog.ErrBarred):
+			results[i].Barred = true
 		default:
-			r.m.claims.WithLabelValues("error").Inc()
+			claimed[i] = g.Err == nil
+			run = append(run, i)
 		}
 	}
-	return claimed
+	return run, claimed
+}
+
+// outcomeOf is the label of a claim's answer.
+func outcomeOf(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, eventlog.ErrFenced):
+		return "fenced"
+	case errors.Is(err, eventlog.ErrHeld):
+		return "held"
+	case errors.Is(err, eventlog.ErrBarred):
+		return "barred"
+	default:
+		return "error"
+	}
 }
 
 func (r *Runner) claimOf(t *Try) eventlog.Claim {
-	return eventlog.Claim{ID: t.Task.ID, Fence: t.Fence, Attempt: t.N, Worker: r.p.Worker, Event: t.opening(time.Now().UTC())}
+	return eventlog.Claim{
+		ID: t.Task.ID, Fence: t.Fence, Attempt: t.N, Worker: r.p.Worker, Event: t.opening(time.Now().UTC()),
+		Losses: t.Progress.Losses, Insist: t.Insist,
+	}
 }
+
+// Seclude asks for the one place where this worker runs a task that may be what
+// kills it: one at a time, so that the next loss says which one it was. Whoever
+// gets true calls Readmit when the task has an outcome.
+func (r *Runner) Seclude() bool { return r.alone.CompareAndSwap(false, true) }
+
+// Readmit gives Seclude's place back.
+func (r *Runner) Readmit() { r.alone.Store(false) }
 
 func (r *Runner) announce(tries []*Try, live []int) {
 	out := make([]*Try, len(live))
@@ -264,10 +317,9 @@ func (r *Runner) call(ctx context.Context, c Call, tries []*Try, live []int, cla
 	took := time.Since(started)
 	awaitTails(streams)
 	for j, i := range live {
-		results[i] = Result{
-			Output: outcomes[j].Output, Usage: outcomes[j].Usage, Err: settleErr(ctxs[j], outcomes[j].Err),
-			Backend: c.Name, Started: started, Ended: started.Add(took),
-		}
+		res := &results[i]
+		res.Output, res.Usage, res.Err = outcomes[j].Output, outcomes[j].Usage, settleErr(ctxs[j], outcomes[j].Err)
+		res.Backend, res.Started, res.Ended = c.Name, started, started.Add(took)
 		if d := outcomes[j].FirstToken; d > 0 {
 			r.m.firstToken.Observe(d.Seconds())
 		}

@@ -10,11 +10,13 @@ import (
 )
 
 // Log is the tasks' token streams; eventlog.Log is one. Each method is one
-// round trip for all that it is given and returns one error per item, in order.
-// Repeating a call whose answer was lost is harmless.
+// round trip for all that it is given; ClaimAll and Append answer per item, in
+// order. Repeating a call whose answer was lost is harmless.
 type Log interface {
-	ClaimAll(ctx context.Context, claims []eventlog.Claim) []error
+	ClaimAll(ctx context.Context, claims []eventlog.Claim) []eventlog.Grant
 	Append(ctx context.Context, batch []eventlog.Append) []error
+	Beat(ctx context.Context, holds []eventlog.Hold) error
+	Release(ctx context.Context, holds []eventlog.Hold) error
 }
 
 // Store is what the projection knows of tasks; taskstore.Store is one.

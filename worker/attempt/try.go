@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
@@ -25,6 +26,7 @@ type Try struct {
 	Fence    event.Fence
 	N        int  // number of the attempt, from 1; repeats that do not count share it
 	Again    bool // another fence may have shown tokens: clients are told to forget them
+	Insist   bool // run even if another worker seems to run the task
 
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // nil until it runs
@@ -89,6 +91,15 @@ type Result struct {
 	// Moot is true when the task had ended, or moved to a newer generation,
 	// before the try began: nothing ran and nothing is to be written.
 	Moot bool
+	// Held is true when another worker runs the task: nothing ran here.
+	Held bool
+	// Barred is true when the task was lost again and its record does not say
+	// so yet: nothing ran here. Losses has the number to publish.
+	Barred bool
+	// Losses is how many claims of the task had no outcome before this one, and
+	// Lost the one that this try found; nil: none.
+	Losses int
+	Lost   *eventlog.Lost
 	// Suspect is true when the try was in a batch that failed as a whole and
 	// could not be split to the end: it should run alone next time.
 	Suspect bool

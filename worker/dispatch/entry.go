@@ -49,6 +49,8 @@ type entry struct {
 	unsaved  bool         // progress counts what no record says yet
 	inQueue  bool         // the scheduler has it, perhaps as a leftover
 	holds    bool         // its ordering key, since it was popped
+	secluded bool         // it has the worker's one place for suspects
+	heldFrom time.Time    // when another worker was first found to run it; zero: not so
 	now      *attempt.Try // while running
 	out      outbox       // while publishing
 	wake     *alarm       // the end of a wait
@@ -109,6 +111,10 @@ func (e *entry) revoked() bool {
 // started reports whether work on the entry has begun that must be finished
 // here whoever owns the partition.
 func (e *entry) started() bool { return e.state == running || e.state == publishing }
+
+// suspect reports whether the task may be what killed its workers: then it runs
+// alone.
+func (e *entry) suspect() bool { return e.progress.Losses >= attempt.MaxLosses-1 }
 
 // expired reports whether the task's deadline has passed.
 func (e *entry) expired(now time.Time) bool { return !now.Before(e.task.Deadline) }

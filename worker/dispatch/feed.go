@@ -65,6 +65,8 @@ func (l *Loop) form(now time.Time, e *entry) {
 		}
 	case e.revoked():
 		l.giveBack(e)
+	case e.progress.Losses >= attempt.MaxLosses:
+		l.buryEntry(e, errKiller())
 	case e.try > event.MaxTry:
 		l.republishHere(e)
 	case !l.affordable(now, e):
@@ -75,7 +77,7 @@ func (l *Loop) form(now time.Time, e *entry) {
 		e.state = forming
 		key, most := l.p.Router.Join(e.task)
 		l.widest[e.task.Model] = most
-		if e.alone {
+		if e.alone || e.suspect() {
 			most = 1
 		}
 		l.batcher.Add(batch.Item[*entry]{
@@ -149,12 +151,15 @@ func (l *Loop) start(b batch.Batch[*entry], lease *route.Lease, entries []*entry
 			l.fenceFull(e, err)
 			continue
 		}
+		if !l.seclude(e) {
+			continue
+		}
 		e.state = running
 		l.busy++
 		l.alarms.stop(e.expiry)
 		e.now = &attempt.Try{
 			Task: e.task, Progress: e.progress, Fence: fence, N: e.progress.Attempts + 1,
-			Again: e.try > 0 || e.progress.Hop > 0,
+			Again: e.try > 0 || e.progress.Hop > 0, Insist: l.insists(e),
 		}
 		e.try++
 		tries = append(tries, e.now)
@@ -184,7 +189,9 @@ func (l *Loop) start(b batch.Batch[*entry], lease *route.Lease, entries []*entry
 
 // clean reports whether the time of a call says something of the engine.
 func clean(results []attempt.Result) bool {
-	return !slices.ContainsFunc(results, func(r attempt.Result) bool { return r.Err != nil || r.Moot })
+	return !slices.ContainsFunc(results, func(r attempt.Result) bool {
+		return r.Err != nil || r.Moot || r.Held || r.Barred
+	})
 }
 
 // fenceFull ends a task whose fence has no higher value left. It takes 4,094

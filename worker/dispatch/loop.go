@@ -58,6 +58,11 @@ type Params struct {
 	DrainGrace  time.Duration // for what runs when the worker stops; default 25 s
 	MemoryWait  time.Duration // longest wait in memory of tasks without an ordering key; default 5 s
 	ExpiryGrace time.Duration // after the deadline until `expired` is written; default 2 s
+
+	// HeldLimit is how long a task waits for another worker that seems to run
+	// it; default 2 min. It should be above the longest try, for which an
+	// honest worker's claim beats.
+	HeldLimit time.Duration
 }
 
 func (p Params) withDefaults() Params {
@@ -69,6 +74,7 @@ func (p Params) withDefaults() Params {
 	set(&p.DrainGrace, 25*time.Second)
 	set(&p.MemoryWait, 5*time.Second)
 	set(&p.ExpiryGrace, 2*time.Second)
+	set(&p.HeldLimit, 2*time.Minute)
 	if p.HealthyFunc == nil {
 		p.HealthyFunc = func(string) bool { return false }
 	}

@@ -14,10 +14,20 @@ import (
 // ran takes the result of a try and does what follows from it.
 func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 	e.now = nil
-	if r.Moot {
+	l.readmit(e)
+	l.remember(e, r)
+	switch {
+	case r.Moot:
 		l.settle(e, "moot")
 		return
+	case r.Held:
+		l.await(e)
+		return
+	case r.Barred:
+		l.suspected(e)
+		return
 	}
+	e.heldFrom = time.Time{}
 	v := l.p.Runner.Judge(t, r)
 	if r.Err != nil {
 		e.failedOn = r.Backend

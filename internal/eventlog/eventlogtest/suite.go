@@ -100,6 +100,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("a lost head is told", func(t *testing.T) { tellsLoss(t, open) })
 	t.Run("a watcher receives what is written after it is ready", func(t *testing.T) { watches(t, open) })
 	t.Run("one batch serves many tasks, each with its own outcome", func(t *testing.T) { batches(t, open) })
+	runClaims(t, open)
 }
 
 func reads(t *testing.T, open Open) {
@@ -163,7 +164,7 @@ func refusesTwins(t *testing.T, open Open) {
 	b.claim(t, f, 1)
 	b.append(t, f, 1, 1)
 	twin := eventlog.New(b.rdb, eventlog.Params{})
-	if err := twin.Claim(t.Context(), eventlog.Claim{ID: b.id, Fence: f}); !errors.Is(err, eventlog.ErrFenced) {
+	if err := twin.Claim(t.Context(), eventlog.Claim{ID: b.id, Fence: f, Insist: true}); !errors.Is(err, eventlog.ErrFenced) {
 		t.Errorf("claim: %v", err)
 	}
 	if err := twin.Append(t.Context(), []eventlog.Append{deltas(b.id, f, 1, 1)})[0]; !errors.Is(err, eventlog.ErrFenced) {
@@ -327,9 +328,9 @@ func batches(t *testing.T, open Open) {
 		claims = append(claims, eventlog.Claim{ID: id, Fence: f, Attempt: 1})
 		appends = append(appends, deltas(id, f, 1, 2))
 	}
-	for _, err := range b.log.ClaimAll(t.Context(), claims[1:]) {
-		if err != nil {
-			t.Fatal(err)
+	for _, g := range b.log.ClaimAll(t.Context(), claims[1:]) {
+		if g.Err != nil {
+			t.Fatal(g.Err)
 		}
 	}
 	for i, err := range b.log.Append(t.Context(), appends) {

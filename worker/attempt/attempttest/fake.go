@@ -3,6 +3,7 @@ package attempttest
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 
@@ -19,15 +20,22 @@ type Redis struct {
 	mu     sync.Mutex
 	states map[task.ID]terminal.State
 	events map[task.ID][]event.Event
+	held   map[task.ID]event.Fence
+	grants map[task.ID]eventlog.Grant
+	beats  map[task.ID]int
 	hints  []taskstore.Hint
 	writes int
 	err    error
 	hang   bool
+	insist bool
 }
 
 // NewRedis returns an empty one.
 func NewRedis() *Redis {
-	return &Redis{states: map[task.ID]terminal.State{}, events: map[task.ID][]event.Event{}}
+	return &Redis{
+		states: map[task.ID]terminal.State{}, events: map[task.ID][]event.Event{},
+		held: map[task.ID]event.Fence{}, grants: map[task.ID]eventlog.Grant{}, beats: map[task.ID]int{},
+	}
 }
 
 // SetState says what States answers for a task.
@@ -129,17 +137,87 @@ func (r *Redis) Hint(ctx context.Context, hints []taskstore.Hint) error {
 }
 
 // ClaimAll implements attempt.Log.
-func (r *Redis) ClaimAll(ctx context.Context, claims []eventlog.Claim) []error {
-	errs := make([]error, len(claims))
+func (r *Redis) ClaimAll(ctx context.Context, claims []eventlog.Claim) []eventlog.Grant {
+	grants := make([]eventlog.Grant, len(claims))
 	err := r.enter(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, c := range claims {
-		if errs[i] = err; err == nil {
-			errs[i] = r.add(c.ID, c.Event)
+		if grants[i] = (eventlog.Grant{Losses: c.Losses, Err: err}); err != nil {
+			continue
+		}
+		if g, ok := r.grants[c.ID]; ok {
+			grants[i] = g
+		}
+		if errors.Is(grants[i].Err, eventlog.ErrBarred) && c.Losses >= grants[i].Losses {
+			grants[i].Err = nil
+		}
+		if r.insist && !c.Insist {
+			grants[i].Err = eventlog.ErrHeld
+		}
+		if g := &grants[i]; g.Err == nil {
+			g.Err = r.add(c.ID, c.Event)
+			r.held[c.ID] = c.Fence
 		}
 	}
-	return errs
+	return grants
+}
+
+// Grant makes claims of a task be answered so; an answer without an error still
+// writes the claim's event. ErrBarred holds only until the claim tells of the
+// losses.
+func (r *Redis) Grant(id task.ID, g eventlog.Grant) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.grants[id] = g
+}
+
+// HoldUnlessInsisted answers every claim that does not insist by ErrHeld.
+func (r *Redis) HoldUnlessInsisted(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.insist = on
+}
+
+// Beat implements attempt.Log.
+func (r *Redis) Beat(ctx context.Context, holds []eventlog.Hold) error {
+	err := r.enter(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range holds {
+		if err == nil {
+			r.beats[h.ID]++
+		}
+	}
+	return err
+}
+
+// Release implements attempt.Log.
+func (r *Redis) Release(ctx context.Context, holds []eventlog.Hold) error {
+	err := r.enter(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range holds {
+		if err == nil && r.held[h.ID] == h.Fence {
+			delete(r.held, h.ID)
+		}
+	}
+	return err
+}
+
+// Beats is how often a task's claim was kept alive.
+func (r *Redis) Beats(id task.ID) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.beats[id]
+}
+
+// Held reports whether a task's claim has not been released.
+func (r *Redis) Held(id task.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.held[id]
+	return ok
 }
 
 // Append implements attempt.Log.
