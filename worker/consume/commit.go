@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -27,11 +26,19 @@ func (o *owner) snapshot(final bool) snapshot {
 	return snapshot{o, offset, metadata, final}
 }
 
-var errNothing = errors.New("nothing left to commit")
+var (
+	errNothing  = errors.New("nothing left to commit")
+	errNoMember = errors.New("commit offsets: not a member of the group")
+)
+
+const (
+	commitTimeout = 10 * time.Second      // of one commit, the client's own repetitions included
+	commitRetry   = 50 * time.Millisecond // between two tries of a last commit
+)
 
 // CommitLoop commits every CommitInterval, or sooner after CommitEvery
 // settles, until ctx is done. It is the only place besides a revoke and Close
-// that commits, and all of them take turns.
+// that commits, and all of them take turns. ProveOwned needs it.
 func (g *Group) CommitLoop(ctx context.Context) {
 	tick := time.NewTicker(g.p.CommitInterval)
 	defer tick.Stop()
@@ -49,7 +56,7 @@ func (g *Group) CommitLoop(ctx context.Context) {
 }
 
 // commitNow waits for its turn and commits. A nil last means every dirty owner
-// that is still ours.
+// that is still ours, and whatever somebody wants proof for.
 func (g *Group) commitNow(ctx context.Context, last []snapshot) error {
 	select {
 	case g.commit <- struct{}{}:
@@ -57,13 +64,17 @@ func (g *Group) commitNow(ctx context.Context, last []snapshot) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the commit in flight: %w", context.Cause(ctx))
 	}
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	var asked *proof
 	if last == nil {
-		last = g.snapshots()
+		last, asked = g.snapshots()
 	}
 	if len(last) == 0 {
 		return nil
 	}
 	err := g.send(ctx, last)
+	asked.answer(err)
 	if errors.Is(err, errNothing) {
 		return nil
 	}
@@ -74,17 +85,40 @@ func (g *Group) commitNow(ctx context.Context, last []snapshot) error {
 	return err
 }
 
-func (g *Group) snapshots() []snapshot {
+// commitFirmly is commitNow for whoever gets no second chance: while the group
+// is between two generations the broker refuses every commit, so it asks again
+// until ctx is done.
+func (g *Group) commitFirmly(ctx context.Context, last []snapshot) error {
+	for {
+		err := g.commitNow(ctx, last)
+		if !errors.Is(err, kerr.RebalanceInProgress) && !errors.Is(err, kerr.IllegalGeneration) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(commitRetry):
+		}
+	}
+}
+
+// snapshots takes what the next commit has to say, and who waits for it.
+func (g *Group) snapshots() ([]snapshot, *proof) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.settled = 0
+	asked := g.asked
+	g.asked = nil
 	var out []snapshot
 	for _, o := range g.owners {
-		if o.dirty && o.track != nil {
+		if o.track != nil && (o.dirty || asked.of(o)) {
 			out = append(out, o.snapshot(false))
 		}
 	}
-	return out
+	if len(out) == 0 {
+		asked.answer(errNothing)
+	}
+	return out, asked
 }
 
 func (g *Group) redirty(snaps []snapshot) {
@@ -95,53 +129,55 @@ func (g *Group) redirty(snaps []snapshot) {
 	}
 }
 
-// send writes one commit and checks every partition's answer.
+// send writes one commit and checks every partition's answer. The client's own
+// commit is not used: it waits for a rebalance to end, which a revoke must not.
 func (g *Group) send(ctx context.Context, snaps []snapshot) error {
-	offsets := map[string]map[int32]kgo.EpochOffset{}
-	for _, s := range snaps {
-		if offsets[s.o.at.topic] == nil {
-			offsets[s.o.at.topic] = map[int32]kgo.EpochOffset{}
-		}
-		offsets[s.o.at.topic][s.o.at.partition] = kgo.EpochOffset{Epoch: -1, Offset: s.offset}
+	req, err := g.request(snaps)
+	if err != nil {
+		return err
 	}
-	var err error
-	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error { return g.fillIn(req, snaps) })
-	g.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, sendErr error) {
-		if err = sendErr; err == nil {
-			err = partitionErrors(resp)
-		}
-	})
-	return err
+	resp, err := req.RequestWith(ctx, g.cl)
+	if err != nil {
+		return fmt.Errorf("commit offsets: %w", err)
+	}
+	return partitionErrors(resp)
 }
 
-// fillIn puts our metadata into the request and takes out, at the last moment
-// and under the lock that sets the flag, partitions that were taken away.
-func (g *Group) fillIn(req *kmsg.OffsetCommitRequest, snaps []snapshot) error {
-	byLane := make(map[lane]snapshot, len(snaps))
-	for _, s := range snaps {
-		byLane[s.o.at] = s
-	}
+// request builds a commit in the name of this member and of the generation it
+// is in, so that the broker refuses it from anybody whose time is over. Under
+// the lock that sets the flag it leaves out partitions that were taken away.
+func (g *Group) request(snaps []snapshot) (*kmsg.OffsetCommitRequest, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	left := 0
-	for i := range req.Topics {
-		t := &req.Topics[i]
-		kept := t.Partitions[:0]
-		for _, p := range t.Partitions {
-			s, ok := byLane[lane{t.Topic, p.Partition}]
-			if !ok || s.o.revoked && !s.final {
-				continue
-			}
-			p.Metadata = &s.metadata
-			kept = append(kept, p)
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group = g.p.Group
+	req.MemberID, req.Generation = g.cl.GroupMetadata()
+	if req.MemberID == "" || req.Generation < 0 { // a broker takes that for a commit from outside the group
+		return nil, errNoMember
+	}
+	topics := map[string]int{}
+	for _, s := range snaps {
+		if s.o.revoked && !s.final {
+			continue
 		}
-		t.Partitions = kept
-		left += len(kept)
+		i, ok := topics[s.o.at.topic]
+		if !ok {
+			i = len(req.Topics)
+			topics[s.o.at.topic] = i
+			req.Topics = append(req.Topics, kmsg.OffsetCommitRequestTopic{Topic: s.o.at.topic, TopicID: s.o.topicID})
+		}
+		req.Topics[i].Partitions = append(req.Topics[i].Partitions, s.partition())
 	}
-	if left == 0 {
-		return errNothing
+	if len(req.Topics) == 0 {
+		return nil, errNothing
 	}
-	return nil
+	return req, nil
+}
+
+func (s snapshot) partition() kmsg.OffsetCommitRequestTopicPartition {
+	p := kmsg.NewOffsetCommitRequestTopicPartition()
+	p.Partition, p.Offset, p.Metadata = s.o.at.partition, s.offset, &s.metadata
+	return p
 }
 
 func partitionErrors(resp *kmsg.OffsetCommitResponse) error {
@@ -149,7 +185,7 @@ func partitionErrors(resp *kmsg.OffsetCommitResponse) error {
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
 			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				errs = append(errs, fmt.Errorf("commit %s/%d: %w", t.Topic, p.Partition, err))
+				errs = append(errs, fmt.Errorf("commit partition %d: %w", p.Partition, err))
 			}
 		}
 	}
@@ -160,7 +196,7 @@ func partitionErrors(resp *kmsg.OffsetCommitResponse) error {
 // and CommitLoop must have returned. What is still in flight is not settled, so
 // its next owner gets it again.
 func (g *Group) Close(ctx context.Context) error {
-	err := g.commitNow(ctx, nil)
+	err := g.commitFirmly(ctx, nil)
 	left := g.cl.LeaveGroupContext(ctx)
 	g.cl.CloseAllowingRebalance()
 	g.m.unregister()

@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"context"
 	"time"
 
 	"github.com/penstock/penstock/schema/wire"
@@ -34,6 +35,8 @@ type Holder interface {
 	Finish(d *Delivery, settled bool)
 	// Revoked is Delivery.Revoked.
 	Revoked(d *Delivery) bool
+	// ProveOwned is Delivery.ProveOwned.
+	ProveOwned(ctx context.Context, d *Delivery) error
 }
 
 // HeldBy returns a copy of d for another source than a Group.
@@ -55,6 +58,16 @@ func (d *Delivery) Release() { d.holder.Finish(d, false) }
 // worker drop a task that it has not started.
 func (d *Delivery) Revoked() bool { return d.holder.Revoked(d) }
 
+// ProveOwned asks the broker whether this member still owns the partition: it is
+// nil only when a commit of this member and its present generation, begun after
+// the call, was accepted, and the partition was not taken away meanwhile. A
+// worker that was frozen or cut off cannot tell by itself.
+//
+// ErrNotOwned says that the partition was taken away; any other error proves
+// nothing either way. Callers share commits. The group's CommitLoop must run;
+// it waits until ctx is done at most. Safe for concurrent use.
+func (d *Delivery) ProveOwned(ctx context.Context) error { return d.holder.ProveOwned(ctx, d) }
+
 // holder is the group as the Holder of its deliveries.
 type holder struct{ g *Group }
 
@@ -65,6 +78,8 @@ func (h holder) Revoked(d *Delivery) bool {
 	defer h.g.mu.Unlock()
 	return d.owner.revoked || d.track != d.owner.track
 }
+
+func (h holder) ProveOwned(ctx context.Context, d *Delivery) error { return h.g.prove(ctx, d) }
 
 // Sink takes what a group reads. Its methods are called with the group's lock
 // held: they hand over and return, and call nothing of the group.

@@ -80,11 +80,12 @@ type Group struct {
 
 	mu      sync.Mutex
 	owners  map[lane]*owner
-	records int   // in flight
-	bytes   int64 // in flight
-	full    bool  // a limit was reached and half of it is not free yet
-	settled int   // since the last commit began
-	stopped bool  // Poll has returned: a backlog stays where it is
+	records int    // in flight
+	bytes   int64  // in flight
+	full    bool   // a limit was reached and half of it is not free yet
+	settled int    // since the last commit began
+	asked   *proof // answered by the next commit; nil: nobody asks
+	stopped bool   // Poll has returned: a backlog stays where it is
 }
 
 // lane is a partition of a topic.
@@ -97,6 +98,7 @@ type lane struct {
 type owner struct {
 	group      *Group
 	at         lane
+	topicID    [16]byte // as fetched: a commit must not reach a topic made anew
 	generation int32
 	revoked    bool // set for good when the partition is taken away
 	track      *Tracker
@@ -185,23 +187,27 @@ func (g *Group) fetchErrors(fetches kgo.Fetches) error {
 func (g *Group) handOver(fetches kgo.Fetches) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-		o, ok := g.owners[lane{p.Topic, p.Partition}]
-		if !ok || len(p.Records) == 0 {
-			return
-		}
-		o.end = p.HighWatermark
-		if o.track == nil { // no commit: whatever comes first is the beginning
-			o.track = NewTracker(p.Records[0].Offset)
-		}
-		if gone := p.LogStartOffset - o.track.Next(); gone > 0 && o.track.Next() > 0 {
-			g.m.lostRecords.Add(float64(gone))
-			g.log.Error("the log's start passed what was not read yet", "topic", p.Topic, "partition", p.Partition, "records", gone)
-		}
-		o.backlog = append(o.backlog, p.Records...)
-		g.drain(o)
+	fetches.EachTopic(func(t kgo.FetchTopic) {
+		t.EachPartition(func(p kgo.FetchPartition) { g.handOverOne(t, p) })
 	})
 	g.flow()
+}
+
+func (g *Group) handOverOne(t kgo.FetchTopic, p kgo.FetchPartition) {
+	o, ok := g.owners[lane{t.Topic, p.Partition}]
+	if !ok || len(p.Records) == 0 {
+		return
+	}
+	o.topicID, o.end = t.TopicID, p.HighWatermark
+	if o.track == nil { // no commit: whatever comes first is the beginning
+		o.track = NewTracker(p.Records[0].Offset)
+	}
+	if gone := p.LogStartOffset - o.track.Next(); gone > 0 && o.track.Next() > 0 {
+		g.m.lostRecords.Add(float64(gone))
+		g.log.Error("the log's start passed what was not read yet", "topic", t.Topic, "partition", p.Partition, "records", gone)
+	}
+	o.backlog = append(o.backlog, p.Records...)
+	g.drain(o)
 }
 
 // drain hands out an owner's backlog as far as the span allows.

@@ -66,7 +66,7 @@ func (g *Group) revoked(ctx context.Context, _ *kgo.Client, gone map[string][]in
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.p.RevokeWait)
 	defer cancel()
-	if err := g.commitNow(ctx, last); err != nil {
+	if err := g.commitFirmly(ctx, last); err != nil {
 		g.log.Warn("commit at revoke failed: settled work is repeated by the next owner", "err", err)
 	}
 }

@@ -193,6 +193,13 @@ func (w *world) Revoked(*consume.Delivery) bool {
 	return w.revoked
 }
 
+func (w *world) ProveOwned(_ context.Context, d *consume.Delivery) error {
+	if w.Revoked(d) {
+		return consume.ErrNotOwned
+	}
+	return nil
+}
+
 // submit delivers a new task and returns it with its offset.
 func (w *world) submit(change func(t *task.Task, p *task.Progress)) (*task.Task, int64) {
 	t := &task.Task{
