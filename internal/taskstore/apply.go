@@ -19,10 +19,12 @@ var applySource string
 
 var applyScript = redisclient.NewScript(applySource)
 
-// Bounds of one script call: Redis serves nobody else while it runs.
+// Bounds of one script call, during which Redis serves nobody else, and of the
+// calls in one round trip.
 const (
 	applyRecords = 128
 	applyBytes   = 4 << 20
+	applyScripts = 2
 )
 
 // minKeep is how long a result is kept that is older than its time to live
@@ -62,52 +64,61 @@ func (e *GapError) Error() string {
 // skipped: a replay and a zombie are harmless.
 func (s *Store) Apply(ctx context.Context, partition int32, from, upTo int64, recs []Applied) error {
 	for first := true; first || len(recs) > 0; first = false {
-		call, n, err := s.applyCall(partition, from, recs)
+		calls := make([]redisclient.Call, 0, applyScripts)
+		for bytes := 0; len(calls) == 0 || len(calls) < applyScripts && len(recs) > 0 && bytes < applyBytes; {
+			call, n, size, err := s.applyCall(partition, from, recs)
+			if err != nil {
+				return err
+			}
+			end := upTo
+			if n < len(recs) {
+				end = recs[n].Offset
+			}
+			call.Args[1] = end
+			calls = append(calls, call)
+			from, recs, bytes = end, recs[n:], bytes+size
+		}
+		if err := s.applyCalls(ctx, partition, calls); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyCalls runs scripts that continue each other. One that fails makes a gap
+// of those behind it, which then change nothing.
+func (s *Store) applyCalls(ctx context.Context, partition int32, calls []redisclient.Call) error {
+	for _, cmd := range applyScript.RunAll(ctx, s.rdb, calls) {
+		reply, err := cmd.Int64Slice()
 		if err != nil {
-			return err
+			return fmt.Errorf("apply results partition %d: %w", partition, err)
 		}
-		end := upTo
-		if n < len(recs) {
-			end = recs[n].Offset
+		if len(reply) != 2 {
+			return fmt.Errorf("apply results partition %d: script answered %v", partition, reply)
 		}
-		call.Args[1] = end
-		if err := s.applyOne(ctx, partition, call); err != nil {
-			return err
+		if reply[0] != 0 {
+			return &GapError{Partition: partition, Next: reply[1], Missing: reply[0] == 2}
 		}
-		from, recs = end, recs[n:]
 	}
 	return nil
 }
 
-func (s *Store) applyOne(ctx context.Context, partition int32, call redisclient.Call) error {
-	reply, err := applyScript.Run(ctx, s.rdb, call).Int64Slice()
-	if err != nil {
-		return fmt.Errorf("apply results partition %d: %w", partition, err)
-	}
-	if len(reply) != 2 {
-		return fmt.Errorf("apply results partition %d: script answered %v", partition, reply)
-	}
-	if reply[0] != 0 {
-		return &GapError{Partition: partition, Next: reply[1], Missing: reply[0] == 2}
-	}
-	return nil
-}
-
-// applyCall builds the call for as many records as fit, and says how many.
-func (s *Store) applyCall(partition int32, from int64, recs []Applied) (call redisclient.Call, n int, err error) {
-	now, bytes := time.Now(), 0
+// applyCall builds the call for as many records as fit, and says how many and
+// how large their JSON is.
+func (s *Store) applyCall(partition int32, from int64, recs []Applied) (call redisclient.Call, n, bytes int, err error) {
+	now := time.Now()
 	call.Keys = append(make([]string, 0, 2+4*min(len(recs), applyRecords)), rediskey.Projection(partition), rediskey.Due(partition))
 	call.Args = append(make([]any, 0, 4+12*min(len(recs), applyRecords)),
 		from, int64(0), seconds(s.p.MaxAge+s.p.TTL), now.Add(-s.p.MaxAge-s.p.TTL).UnixMilli())
 	for n < len(recs) && n < applyRecords && bytes < applyBytes {
 		json, err := s.addRecord(&call, partition, recs[n], now)
 		if err != nil {
-			return call, 0, err
+			return call, 0, 0, err
 		}
 		bytes += json
 		n++
 	}
-	return call, n, nil
+	return call, n, bytes, nil
 }
 
 // addRecord appends one record's keys and arguments and returns the size of

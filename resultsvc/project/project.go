@@ -72,10 +72,15 @@ func New(store Store, p Params, log *slog.Logger, reg prometheus.Registerer) *Pr
 	}
 }
 
+// fetchPartition is small, so that what is polled at a time is of several
+// partitions, which are applied side by side. A larger record still fits.
+const fetchPartition = 512 << 10
+
 // Opts are the options of the client that Run needs, besides those of a member
 // of topic.ProjectorGroup that consumes topic.Results.
 func (p *Projector) Opts() []kgo.Opt {
 	return []kgo.Opt{
+		kgo.FetchMaxPartitionBytes(fetchPartition),
 		kgo.AdjustFetchOffsetsFn(p.assigned),
 		kgo.OnPartitionsRevoked(p.lost),
 		kgo.OnPartitionsLost(p.lost),

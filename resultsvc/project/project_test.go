@@ -3,6 +3,9 @@ package project_test
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/resultsvc/project"
@@ -157,6 +161,63 @@ func TestAnIdleRedisThatLostItsDataIsFilledAgain(t *testing.T) {
 		b.await(ids...)
 	}
 	b.await(b.publishMany(5)...)
+}
+
+func TestALossInTheMiddleOfARebuildIsNoticed(t *testing.T) {
+	b := setup(t)
+	ids := b.publishMany(300)
+	b.run()
+	for range 5 {
+		b.redis.FlushAll()
+		time.AfterFunc(time.Duration(rand.IntN(30))*time.Millisecond, b.redis.FlushAll)
+		b.await(ids[:10]...) // some of it may be from before the second loss
+	}
+	b.await(ids...)
+}
+
+func TestOneLostPartitionIsFilledAgain(t *testing.T) {
+	b := setup(t)
+	ids := b.publishMany(60)
+	b.run()
+	b.await(ids...)
+	for p := range int32(partitions) {
+		prefix := strings.TrimSuffix(rediskey.Projection(p), "projection")
+		for _, key := range b.redis.Keys() {
+			if strings.HasPrefix(key, prefix) {
+				b.redis.Del(key)
+			}
+		}
+		b.await(ids...)
+	}
+}
+
+// A replica that is promoted lacks what its master was told last: positions
+// and results alike.
+func TestAnOlderCopyOfRedisIsBroughtUpToDate(t *testing.T) {
+	b := setup(t)
+	b.run()
+	early := b.publishMany(20)
+	b.await(early...)
+	copied := map[string]taskstore.Projection{}
+	for p := range int32(partitions) {
+		at, err := b.store.Projection(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied[rediskey.Projection(p)] = at
+	}
+	late := b.publishMany(40)
+	b.await(late...)
+	for _, id := range late {
+		p := b.store.Partition(id)
+		b.redis.Del(rediskey.Task(p, id))
+		b.redis.Del(rediskey.Result(p, id))
+		b.redis.Del(rediskey.Events(p, id))
+	}
+	for key, at := range copied {
+		b.redis.HSet(key, "next", strconv.FormatInt(at.Next, 10))
+	}
+	b.await(append(early, late...)...)
 }
 
 func TestProjectionGoesOnWhereRedisStandsNotWhereTheGroupDoes(t *testing.T) {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -24,7 +25,7 @@ func Command(connect func() (*client.Client, error), workplace func(verb string)
 	c := &cobra.Command{
 		Use: "bench", Short: "Measure a running system, as ratios to the least that could do the job", GroupID: "operate",
 	}
-	c.AddCommand(acceptCommand(connect), endToEndCommand(connect), goodputCommand(connect), bareCommand(), allCommand(workplace))
+	c.AddCommand(acceptCommand(connect), endToEndCommand(connect), goodputCommand(connect), rebuildCommand(), bareCommand(), allCommand(workplace))
 	return c
 }
 
@@ -123,6 +124,32 @@ func goodputCommand(connect func() (*client.Client, error)) *cobra.Command {
 	f.DurationVar(&g.Limit, "limit", 500*time.Millisecond, "latency within which an answer is good")
 	f.DurationVar(&g.Length, "duration", 20*time.Second, "how long tasks arrive")
 	f.Uint64Var(&g.Seed, "seed", 1, "of the arrivals")
+	return c
+}
+
+func rebuildCommand() *cobra.Command {
+	var b Rebuild
+	c := &cobra.Command{
+		Use: "rebuild", Short: "Results a second with which a lost Redis comes back, beside a plain client that writes them", Args: cobra.NoArgs,
+		Long: "Empties the Redis that is named and fills penstock.results: name servers that nobody else uses.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if len(b.Kafka) == 0 || b.Redis == "" {
+				return &lifecycle.UsageError{Err: errors.New("name the servers with --kafka and --redis")}
+			}
+			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+			report, err := b.Run(c.Context(), log)
+			if err != nil {
+				return err
+			}
+			return report.table(c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&b.Kafka, "kafka", nil, "bootstrap addresses, host:port")
+	f.StringVar(&b.Redis, "redis", "", "URL of the Redis to empty")
+	f.Int32Var(&b.Partitions, "partitions", 12, "of penstock.results")
+	f.IntVar(&b.Results, "results", 200_000, "results to write first")
+	f.IntVar(&b.Bytes, "bytes", 700, "text of a result; with the rest of it about 1 KiB at 700")
 	return c
 }
 

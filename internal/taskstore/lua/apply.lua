@@ -26,15 +26,17 @@ if not upcoming then return {2, 0} end
 upcoming = tonumber(upcoming)
 if upcoming < tonumber(ARGV[1]) then return {1, upcoming} end
 
-local indexed = {}
 local deadlines = redis.call('EXISTS', KEYS[2]) == 1
+local indexed = {} -- by index: scores and members, to be added in one command
 
 local function index(key, created, id)
-  redis.call('ZADD', key, created, id)
-  if indexed[key] then return end
-  indexed[key] = true
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. ARGV[4])
-  redis.call('EXPIRE', key, ARGV[3])
+  local members = indexed[key]
+  if not members then
+    members = {}
+    indexed[key] = members
+  end
+  members[#members + 1] = created
+  members[#members + 1] = id
 end
 
 local function reopen(hash, result, generation, offset, job, ending)
@@ -71,6 +73,12 @@ for i = 0, (#KEYS - 2) / 4 - 1 do
       if deadlines then redis.call('ZREM', KEYS[2], g .. ' ' .. ARGV[a+1] .. ' ' .. ARGV[a+11]) end
     end
   end
+end
+
+for key, members in pairs(indexed) do
+  redis.call('ZADD', key, unpack(members))
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. ARGV[4])
+  redis.call('EXPIRE', key, ARGV[3])
 end
 
 local after = tonumber(ARGV[2])
