@@ -137,7 +137,7 @@ func (w *watch) take(frame sse.Event) (fresh bool, err error) {
 	if frame.Type == string(event.Reconnect) || frame.Data == "" {
 		return false, nil // the server closes next; we come back
 	}
-	e, err := decode(frame)
+	e, err := DecodeEvent(frame)
 	if err != nil {
 		return false, err
 	}
@@ -155,9 +155,9 @@ func (w *watch) take(frame sse.Event) (fresh bool, err error) {
 	return true, nil
 }
 
-// decode reads an event. The frame's own id and type win over the body's, which
+// DecodeEvent reads the event of a frame. The frame's own id and type win over the body's, which
 // need not repeat them.
-func decode(frame sse.Event) (event.Event, error) {
+func DecodeEvent(frame sse.Event) (event.Event, error) {
 	var e event.Event
 	if err := json.Unmarshal([]byte(frame.Data), &e); err != nil {
 		return e, fmt.Errorf("decode event: %w", err)

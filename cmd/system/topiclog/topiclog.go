@@ -79,6 +79,18 @@ type Outcome struct {
 	State  terminal.State
 	Wins   []terminal.Terminal // records that took effect, reopenings included
 	Losers int                 // records that came too late
+
+	Partition int32   // that holds them
+	Offsets   []int64 // of every terminal, winners or not
+}
+
+// Ended returns the visible terminal of the open generation; nil if there is
+// none, or nothing is known of the task.
+func (o *Outcome) Ended() *terminal.Terminal {
+	if o == nil || len(o.Wins) == 0 || o.State.Open() {
+		return nil
+	}
+	return &o.Wins[len(o.Wins)-1]
 }
 
 // Outcomes folds penstock.results by the one rule: the first terminal of a
@@ -88,6 +100,12 @@ func Outcomes(ctx context.Context, brokers []string) (map[task.ID]*Outcome, erro
 	if err != nil {
 		return nil, err
 	}
+	return Fold(records)
+}
+
+// Fold is Outcomes for records that were read before, in offset order within a
+// partition.
+func Fold(records []*kgo.Record) (map[task.ID]*Outcome, error) {
 	out := map[task.ID]*Outcome{}
 	for _, r := range records {
 		end, err := wire.DecodeTerminal(tasktopic.FromKgo(r))
@@ -96,8 +114,11 @@ func Outcomes(ctx context.Context, brokers []string) (map[task.ID]*Outcome, erro
 		}
 		o := out[end.TaskID]
 		if o == nil {
-			o = &Outcome{}
+			o = &Outcome{Partition: r.Partition}
 			out[end.TaskID] = o
+		}
+		if end.Status.Terminal() {
+			o.Offsets = append(o.Offsets, r.Offset)
 		}
 		var won bool
 		if o.State, won = o.State.Apply(end, r.Offset); won {

@@ -1,0 +1,114 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/penstock/penstock/cmd/penstock/client"
+)
+
+// Part is one process that is watched for leaks.
+type Part struct {
+	Name  string
+	Admin string // base URL of its metrics
+	PID   int
+}
+
+// Usage is what a process uses at a moment.
+type Usage struct {
+	Goroutines int
+	Resident   int64 // bytes
+}
+
+// Measure reads what a process uses. It needs /proc.
+func Measure(ctx context.Context, p Part) (Usage, error) {
+	cl, err := client.New(client.Config{API: p.Admin})
+	if err != nil {
+		return Usage{}, err
+	}
+	defer cl.Close()
+	m, err := cl.Metrics(ctx, p.Admin)
+	if err != nil {
+		return Usage{}, fmt.Errorf("measure %s: %w", p.Name, err)
+	}
+	rss, err := Resident(p.PID)
+	if err != nil {
+		return Usage{}, fmt.Errorf("measure %s: %w", p.Name, err)
+	}
+	return Usage{Goroutines: int(m.Sum("go_goroutines")), Resident: rss}, nil
+}
+
+// Resident returns the memory of a process in bytes, from /proc.
+func Resident(pid int) (int64, error) {
+	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(raw))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("statm of %d has %d fields", pid, len(fields))
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err
+}
+
+// Settle is how long a drained system may take to be as it was before.
+const Settle = 30 * time.Second
+
+// Spare is how many goroutines more than at the start are no leak.
+const Spare = 5
+
+// Leaks waits until every part is back at its baseline, or Settle is over, and
+// notes those that are not. A process that was started anew has no baseline and
+// is measured against its own limit of memory only. Limit is in bytes.
+func Leaks(ctx context.Context, b *Book, parts []Part, base map[int]Usage, limit int64) error {
+	over, cancel := context.WithTimeout(ctx, Settle)
+	defer cancel()
+	for {
+		late, err := leaking(ctx, parts, base, limit)
+		if err != nil {
+			return err
+		}
+		if len(late) == 0 {
+			return nil
+		}
+		if wait(over, retryMost/5) == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for the baseline: %w", context.Cause(ctx))
+		}
+		b.leaked(late)
+		return nil
+	}
+}
+
+func (b *Book) leaked(late []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, what := range late {
+		b.find("I8", "", what)
+	}
+}
+
+func leaking(ctx context.Context, parts []Part, base map[int]Usage, limit int64) ([]string, error) {
+	var out []string
+	for _, p := range parts {
+		u, err := Measure(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		if was, known := base[p.PID]; known && u.Goroutines > was.Goroutines+Spare {
+			out = append(out, fmt.Sprintf("%s has %d goroutines, %d at the start", p.Name, u.Goroutines, was.Goroutines))
+		}
+		if u.Resident > limit {
+			out = append(out, fmt.Sprintf("%s has %d MiB of memory, the limit is %d", p.Name, u.Resident>>20, limit>>20))
+		}
+	}
+	return out, nil
+}
