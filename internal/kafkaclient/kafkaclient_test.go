@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,37 @@ func TestEnsureTopics(t *testing.T) {
 		err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet)
 		if !errors.Is(err, kafkaclient.ErrTopics) || !strings.Contains(err.Error(), "set partitions to 3") {
 			t.Errorf("err = %v; want ErrTopics with the cure", err)
+		}
+	})
+	for says, c := range map[string]struct{ topic, key, value string }{
+		"before its deadline; set it to -1":      {topic.Tasks("default", task.Bulk), "retention.bytes", "1000000"},
+		"less than the planned 259200000":        {topic.Results, "retention.ms", "86400000"},
+		"3600000, less than the planned":         {topic.Tasks("default", task.Standard), "retention.ms", "3600000"},
+		"CreateTime; it must be LogAppendTime":   {topic.Tiers()[0].Topic(), "message.timestamp.type", "CreateTime"},
+		"type=CreateTime; it must be LogAppendT": {topic.Clock, "message.timestamp.type", "CreateTime"},
+	} {
+		t.Run("refuses "+c.key+"="+c.value+" of "+c.topic, func(t *testing.T) {
+			cluster, cl := setup(t)
+			want := plan(t, topic.Params{Replication: 1})
+			i := slices.IndexFunc(want, func(p topic.Topic) bool { return p.Name == c.topic })
+			if err := cluster.CreateTopic(c.topic, want[i].Partitions, map[string]string{c.key: c.value}); err != nil {
+				t.Fatal(err)
+			}
+			err := kafkaclient.EnsureTopics(ctx, cl, want, quiet)
+			if !errors.Is(err, kafkaclient.ErrTopics) || !strings.Contains(err.Error(), says) {
+				t.Errorf("err = %v; want ErrTopics with %q", err, says)
+			}
+		})
+	}
+	t.Run("takes topics that are kept longer", func(t *testing.T) {
+		cluster, cl := setup(t)
+		for name, ms := range map[string]string{topic.Results: "-1", topic.Tasks("default", task.Bulk): "999999999999"} {
+			if err := cluster.CreateTopic(name, 12, map[string]string{"retention.ms": ms}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet); err != nil {
+			t.Error(err)
 		}
 	})
 	t.Run("refuses compacted results", func(t *testing.T) {

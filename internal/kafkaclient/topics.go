@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -28,7 +29,12 @@ const leadersWithin = 30 * time.Second
 //   - a compacted penstock.results: compaction keeps the last record of a key,
 //     and here the first wins;
 //   - replication of 3 or more with one in-sync replica: acks=all would promise
-//     what one disk holds.
+//     what one disk holds;
+//   - tasks, retries or results kept for less than planned, or only up to a
+//     number of bytes: an accepted task could be deleted before its deadline, or
+//     its end before nobody asks for it any more;
+//   - retries and clock without LogAppendTime: the waits in them are by the
+//     brokers' clock.
 //
 // A single replica is only warned about. A topic that it created takes records
 // when it returns: a broker tells of a new topic before it serves it.
@@ -121,6 +127,10 @@ func checkConfigs(ctx context.Context, adm *kadm.Client, plan []topic.Topic, log
 	if err != nil {
 		return fmt.Errorf("describe topic configs: %w", err)
 	}
+	wanted := make(map[string]topic.Topic, len(plan))
+	for _, t := range plan {
+		wanted[t.Name] = t
+	}
 	var errs []error
 	lone := 0
 	for _, rc := range configs {
@@ -129,11 +139,8 @@ func checkConfigs(ctx context.Context, adm *kadm.Client, plan []topic.Topic, log
 			lone++
 		}
 		for _, c := range rc.Configs {
-			switch {
-			case c.Key == "min.insync.replicas" && replicas >= 3 && c.MaybeValue() == "1":
-				errs = append(errs, fmt.Errorf("%w: %s has %d replicas and min.insync.replicas=1; set it to 2", ErrTopics, rc.Name, replicas))
-			case c.Key == "cleanup.policy" && rc.Name == topic.Results && c.MaybeValue() != "delete":
-				errs = append(errs, fmt.Errorf("%w: %s has cleanup.policy=%s; it must be delete", ErrTopics, rc.Name, c.MaybeValue()))
+			if why := unfit(c.Key, c.MaybeValue(), wanted[rc.Name], replicas); why != "" {
+				errs = append(errs, fmt.Errorf("%w: %s has %s=%s%s", ErrTopics, rc.Name, c.Key, c.MaybeValue(), why))
 			}
 		}
 	}
@@ -141,6 +148,33 @@ func checkConfigs(ctx context.Context, adm *kadm.Client, plan []topic.Topic, log
 		log.Warn("topics have one replica: a lost disk loses accepted tasks", "topics", lone)
 	}
 	return errors.Join(errs...)
+}
+
+// unfit says what is wrong with a topic's setting; "" if nothing is.
+func unfit(key, value string, want topic.Topic, replicas int) string {
+	planned := want.Config[key]
+	_, _, tasks := topic.ParseTasks(want.Name)
+	holds := tasks || topic.IsRetry(want.Name) || want.Name == topic.Results
+	switch {
+	case key == "min.insync.replicas" && replicas >= 3 && value == "1":
+		return fmt.Sprintf(" with %d replicas; set it to 2", replicas)
+	case key == "cleanup.policy" && want.Name == topic.Results && value != planned:
+		return "; it must be delete"
+	case key == "message.timestamp.type" && planned != "" && value != planned:
+		return "; it must be " + planned
+	case key == "retention.bytes" && holds && value != planned:
+		return ", which may delete a task before its deadline; set it to -1"
+	case key == "retention.ms" && holds && shorter(value, planned):
+		return ", less than the planned " + planned + "; raise it, or lower retention"
+	}
+	return ""
+}
+
+// shorter compares retention times in milliseconds; -1 is for ever.
+func shorter(value, planned string) bool {
+	have, err1 := strconv.ParseInt(value, 10, 64)
+	want, err2 := strconv.ParseInt(planned, 10, 64)
+	return err1 == nil && err2 == nil && have >= 0 && have < want
 }
 
 // Partitions returns how many partitions a topic has.
