@@ -56,8 +56,17 @@ const (
 	// MaxRecordBytes is the largest record batch we write or expect, as in the
 	// topic plan (max.message.bytes).
 	MaxRecordBytes = 9 << 20
-	// DeliveryTimeout bounds one produce; after it the outcome may be unknown.
+	// DeliveryTimeout bounds one produce and the wait for it; after it the
+	// outcome may be unknown.
 	DeliveryTimeout = 10 * time.Second
+
+	// maxBackoff bounds the wait before a request is tried again.
+	maxBackoff = 2 * time.Second
+	// ackTimeout is how long a broker may wait for the other replicas, and
+	// answerTimeout how much longer its answer may take. A broker that is frozen
+	// holds its connections open: only these find it. What it did not answer is
+	// sent again, to the new leader; being idempotent, it is not written twice.
+	ackTimeout, answerTimeout = 2 * time.Second, 2 * time.Second
 )
 
 // New returns a client with the base options and those of its role. It does
@@ -96,7 +105,7 @@ func New(c Config, log *slog.Logger, role ...kgo.Opt) (*kgo.Client, error) {
 
 // backoff is short at first, because most trouble is a leader that just moved.
 func backoff(tries int) time.Duration {
-	return min(50*time.Millisecond<<min(tries, 6), 2*time.Second)
+	return min(50*time.Millisecond<<min(tries, 6), maxBackoff)
 }
 
 // ProducerOpts is the role of whoever writes. At most bufferedBytes wait in
@@ -104,8 +113,11 @@ func backoff(tries int) time.Duration {
 func ProducerOpts(bufferedBytes int) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()), // and idempotent, which is kgo's default
-		kgo.RecordDeliveryTimeout(DeliveryTimeout),
-		kgo.ProduceRequestTimeout(DeliveryTimeout),
+		// The client looks at a record's age when it tries again, a backoff late
+		// at most.
+		kgo.RecordDeliveryTimeout(DeliveryTimeout - maxBackoff),
+		kgo.ProduceRequestTimeout(ackTimeout),
+		kgo.RequestTimeoutOverhead(answerTimeout),
 		kgo.ProducerBatchMaxBytes(MaxRecordBytes),
 		kgo.MaxBufferedBytes(bufferedBytes),
 		kgo.MaxBufferedRecords(1 << 17), // the byte budget is the real bound

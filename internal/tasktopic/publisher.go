@@ -43,7 +43,7 @@ type Ack struct {
 // Params are the developer's choices.
 type Params struct {
 	ResultsPartitions int32         // as the cluster has them; fixed for life
-	Wait              time.Duration // the longest a synchronous produce waits; default DeliveryTimeout + 2 s
+	Wait              time.Duration // the longest a synchronous produce waits; default DeliveryTimeout
 
 	// NowFunc is the machine's clock, for tests of one that is wrong; default
 	// time.Now. Its times must bear a monotonic reading.
@@ -62,7 +62,7 @@ type Publisher struct {
 // kafkaclient.ProducerOpts.
 func NewPublisher(cl *kgo.Client, p Params) *Publisher {
 	if p.Wait == 0 {
-		p.Wait = kafkaclient.DeliveryTimeout + 2*time.Second
+		p.Wait = kafkaclient.DeliveryTimeout
 	}
 	if p.NowFunc == nil {
 		p.NowFunc = time.Now

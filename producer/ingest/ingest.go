@@ -80,7 +80,7 @@ type Params struct {
 	MaxAge        time.Duration // no deadline is further away
 	Exempt        string        // tenant without a backlog limit; may be empty
 	MemoryTimeout time.Duration // of one question to Redis; default 250 ms
-	PublishWait   time.Duration // the longest a list of tasks waits for its acknowledgements; default 12 s
+	PublishWait   time.Duration // the longest a list of tasks waits for its acknowledgements; default 10 s
 }
 
 // Intake accepts tasks. It is safe for concurrent use.
@@ -97,7 +97,7 @@ func New(d Deps, p Params) *Intake {
 		p.MemoryTimeout = 250 * time.Millisecond
 	}
 	if p.PublishWait == 0 {
-		p.PublishWait = 12 * time.Second
+		p.PublishWait = 10 * time.Second
 	}
 	return &Intake{d: d, p: p}
 }
