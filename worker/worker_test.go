@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/devstack"
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/rediskey"
@@ -46,7 +46,7 @@ type world struct {
 	t       *testing.T
 	net     *kfake.VirtualNetwork
 	cluster *kfake.Cluster
-	redis   *miniredis.Miniredis
+	redis   *devstack.Store
 	kafka   kafkaclient.Config
 	cl      *kgo.Client
 	pub     *tasktopic.Publisher
@@ -101,7 +101,7 @@ func echo(_ context.Context, items []backend.Item) []backend.Outcome {
 
 func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, net: &kfake.VirtualNetwork{}, redis: miniredis.NewMiniRedis(), engine: &engine{runs: map[task.ID]int{}, do: echo, batch: 8}}
+		w := &world{t: t, net: &kfake.VirtualNetwork{}, redis: openStore(t), engine: &engine{runs: map[task.ID]int{}, do: echo, batch: 8}}
 		var err error
 		w.cluster, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.net.Listen))
 		if err != nil {
@@ -130,6 +130,15 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	})
 }
 
+func openStore(t *testing.T) *devstack.Store {
+	t.Helper()
+	s, err := devstack.OpenStore(devstack.StoreParams{Virtual: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 const models = `
 models: [{id: m, kinds: [chat, completion]}]
 pools: [{name: default, batch: {max_tasks: 8, max_delay: 10ms}, backends: [{name: b, url: "http://x", concurrency: 4}]}]
@@ -139,6 +148,7 @@ pools: [{name: default, batch: {max_tasks: 8, max_delay: 10ms}, backends: [{name
 type running struct {
 	stop  func()
 	kill  func()
+	mend  func() // undoes kill
 	ready *lifecycle.Readiness
 	reg   *prometheus.Registry
 }
@@ -151,7 +161,7 @@ func (w *world) start(change ...func(*worker.Config)) *running {
 	link := &link{}
 	cfg.Kafka.Dial = link.over(w.net.DialContext)
 	cfg.Redis.URL = "redis://127.0.0.1:6379/0"
-	cfg.Redis.Dialer = link.over(func(context.Context, string, string) (net.Conn, error) { return w.redis.Dial() })
+	cfg.Redis.Dialer = link.over(w.redis.Dial)
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -176,7 +186,7 @@ func (w *world) start(change ...func(*worker.Config)) *running {
 			w.t.Errorf("run: %v", err)
 		}
 	})
-	r.kill = link.cut
+	r.kill, r.mend = link.cut, link.mend
 	return r
 }
 
@@ -209,6 +219,12 @@ func (l *link) cut() {
 	for _, c := range l.conns {
 		_ = c.Close()
 	}
+}
+
+func (l *link) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = false
 }
 
 func (l *link) broken() bool {
@@ -461,7 +477,7 @@ func TestCancelByRedisStopsARunningAttempt(t *testing.T) {
 }
 
 func (w *world) rdb() *goredis.Client {
-	return goredis.NewClient(&goredis.Options{Addr: "127.0.0.1:6379", Dialer: func(context.Context, string, string) (net.Conn, error) { return w.redis.Dial() }})
+	return goredis.NewClient(&goredis.Options{Addr: "127.0.0.1:6379", Dialer: w.redis.Dial})
 }
 
 func TestTokensReachRedisAndALostRedisStopsNothing(t *testing.T) {
@@ -489,7 +505,7 @@ func TestTokensReachRedisAndALostRedisStopsNothing(t *testing.T) {
 		if id, err := event.ParseID(entries[0].ID); err != nil || id.Seq != 0 {
 			t.Errorf("first event %s: %v", entries[0].ID, err)
 		}
-		w.redis.SetError("LOADING Redis is loading the dataset in memory")
+		w.redis.Redis().SetError("LOADING Redis is loading the dataset in memory")
 		second := w.submit(func(tk *task.Task) { tk.Stream = true })
 		time.Sleep(10 * time.Second)
 		if ends, _ := w.ends(); ends[second.ID] == nil || ends[second.ID].Status != task.Succeeded {

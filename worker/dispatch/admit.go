@@ -28,6 +28,10 @@ func (l *Loop) admit(d *consume.Delivery) {
 	}
 	id := identity{t.ID, p.Generation}
 	if e, ok := l.entries[id]; ok {
+		if e.handedOn(p) {
+			e.next = append(e.next, d)
+			return
+		}
 		e.deliveries = append(e.deliveries, d)
 		l.m.joined.Inc()
 		return
@@ -125,6 +129,9 @@ func (l *Loop) forget(e *entry) {
 	if e.holds {
 		e.holds = false
 		l.queue.Done(e.item())
+	}
+	for _, d := range e.next {
+		l.admit(d)
 	}
 }
 

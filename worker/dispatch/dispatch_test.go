@@ -56,6 +56,7 @@ type world struct {
 	last     *consume.Delivery
 	minter   *task.Minter
 	backend  *attempttest.Backend
+	early    bool          // what is published again is delivered before it is acknowledged
 	ahead    time.Duration // of the brokers' clock to the machine's
 }
 
@@ -158,6 +159,9 @@ func (w *world) RepublishAsync(_ wire.Record, t *task.Task, to string, p task.Pr
 		w.mu.Lock()
 		w.again = append(w.again, published{t, to, p})
 		w.mu.Unlock()
+	}
+	if w.early { // the fetch overtakes the produce
+		w.deliver(t, p)
 	}
 	done(tasktopic.Ack{}, err)
 }

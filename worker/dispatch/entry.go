@@ -39,6 +39,7 @@ type entry struct {
 	rec        wire.Record
 	first      *consume.Delivery // gives the fence its group generation, and the dead letter its origin
 	deliveries []*consume.Delivery
+	next       []*consume.Delivery // what it is being published again as, read before we heard so
 
 	state    state
 	alone    bool         // it may be what made a batch fail: it runs by itself
@@ -50,6 +51,7 @@ type entry struct {
 	inQueue  bool         // the scheduler has it, perhaps as a leftover
 	holds    bool         // its ordering key, since it was popped
 	secluded bool         // it has the worker's one place for suspects
+	dying    bool         // it waits for the end of a flood
 	heldFrom time.Time    // when another worker was first found to run it; zero: not so
 	now      *attempt.Try // while running
 	out      outbox       // while publishing
@@ -96,6 +98,13 @@ func costOf(e *entry) int {
 // fence is the token of the entry's next try.
 func (e *entry) fence() (event.Fence, error) {
 	return event.NewFence(e.progress.Generation, e.progress.Hop, e.first.Group, e.try)
+}
+
+// handedOn reports whether a record of the same work is what the entry is being
+// published again as. It must not join: it would be settled with the entry, and
+// nobody would run it.
+func (e *entry) handedOn(p task.Progress) bool {
+	return e.out.again != nil && p.Hop > e.progress.Hop
 }
 
 // revoked reports whether every delivery's partition was taken away.

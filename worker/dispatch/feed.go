@@ -18,8 +18,11 @@ import (
 func (l *Loop) feed(now time.Time) {
 	for moved := true; moved; {
 		moved = false
+		if l.flood.paused() {
+			l.feedProbe(now)
+		}
 		for _, model := range l.queue.Models() {
-			for l.room(model) {
+			for !l.flood.paused() && l.room(model) {
 				it, ok := l.queue.Pop(model)
 				if !ok {
 					break

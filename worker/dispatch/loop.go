@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,6 +89,7 @@ type Loop struct {
 	m       *metrics
 	batches *batch.Metrics
 	inbox   *inbox
+	seen    atomic.Pointer[Flood]
 	workers sync.WaitGroup // batches and dead letters on their way
 
 	// Owned by Run.
@@ -98,6 +100,7 @@ type Loop struct {
 	widest   map[string]int // by model: how many tasks may share a call, as last seen
 	alarms   alarms
 	budget   retry.Budget
+	flood    flood
 	busy     int // entries running or publishing
 	draining bool
 	work     context.Context // ends what runs

@@ -210,3 +210,18 @@ func TestATaskThatAnotherWorkerRunsWaits(t *testing.T) {
 
 // heldLook is above the time between two looks at a claim that is held.
 const heldLook = 1100 * time.Millisecond
+
+func TestARecordThatComesBackBeforeItsAcknowledgementIsNotSettledWithItsForerunner(t *testing.T) {
+	runs := 0
+	inWorld(t, func(ctx context.Context, items []backend.Item) []backend.Outcome {
+		runs += len(items)
+		return succeed(ctx, items)
+	}, func(w *world) {
+		w.early = true
+		w.granted(barred(2), nil)
+		w.sleep(time.Second)
+		if runs != 1 || len(w.ends) != 1 || !w.settled[1] || !w.settled[2] {
+			t.Errorf("%d runs, %d ends, settled %v", runs, len(w.ends), w.settled)
+		}
+	})
+}

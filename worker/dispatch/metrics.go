@@ -13,6 +13,9 @@ type metrics struct {
 	joined         prometheus.Counter
 	parked         prometheus.Counter
 	publishRetries prometheus.Counter
+	floods         prometheus.Counter
+	paused         prometheus.Gauge
+	dying          prometheus.Gauge
 	retries        *prometheus.CounterVec
 	deadLetters    *prometheus.CounterVec
 	settled        *prometheus.CounterVec
@@ -42,7 +45,14 @@ func newMetrics(reg prometheus.Registerer, pool string) *metrics {
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "penstock_worker_in_flight_tasks", Help: "Tasks delivered and not settled.", ConstLabels: labels,
 	})
-	m.all = append(m.all, m.waiting, m.inFlight)
+	m.paused = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "penstock_worker_flood_paused", Help: "1 while the pool is paused because too many tasks died of one fault. An alarm.", ConstLabels: labels,
+	})
+	m.dying = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "penstock_worker_dying_tasks", Help: "Tasks that wait for the end of a flood instead of being buried.", ConstLabels: labels,
+	})
+	m.all = append(m.all, m.waiting, m.inFlight, m.paused, m.dying)
+	m.floods = counter("penstock_worker_floods_total", "Times the pool was paused because too many tasks died of one fault.")
 	m.joined = counter("penstock_worker_joined_records_total", "Records of a task that was in flight already.")
 	m.parked = counter("penstock_worker_parked_tasks_total", "Heads moved to a retry tier because they held up a partition.")
 	m.publishRetries = counter("penstock_worker_publish_retries_total", "Outcomes that had to be written again.")

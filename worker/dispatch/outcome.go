@@ -38,11 +38,14 @@ func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 		e.unsaved = true
 		e.faults = 0
 	}
+	l.probed(e, v)
 	switch v.Next {
 	case attempt.Succeed:
+		l.survived()
 		end := attempt.TerminalOf(e.task, e.progress, task.Succeeded, nil, l.p.Publisher.BrokerNow())
 		l.write(e, outbox{terminal: attempt.Produced(end, t.Fence, r)})
 	case attempt.Fail:
+		l.survived()
 		l.finish(e, task.Failed, r.Err)
 	case attempt.Cancel:
 		l.finish(e, task.Cancelled, r.Err)
@@ -50,7 +53,7 @@ func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 		l.rest(e)
 		l.expire(e)
 	case attempt.Bury:
-		l.buryEntry(e, r.Err)
+		l.die(e, r.Err)
 	case attempt.Retry:
 		l.retry(e, v.Backoff)
 	case attempt.Requeue:
@@ -113,9 +116,14 @@ func (l *Loop) requeue(e *entry, v attempt.Verdict) {
 
 // comeBack returns an entry to the scheduler after a wait in memory.
 func (l *Loop) comeBack(e *entry, wait time.Duration) {
+	l.watchDeadline(e)
+	l.sleep(e, wait, func() { l.push(e, l.queue.Return) })
+}
+
+// watchDeadline ends an entry that waits when its deadline passes.
+func (l *Loop) watchDeadline(e *entry) {
 	left := e.task.Deadline.Sub(l.p.Publisher.BrokerNow())
 	e.expiry = l.alarms.set(time.Now().Add(left), func() { l.deadlinePassed(e) })
-	l.sleep(e, wait, func() { l.push(e, l.queue.Return) })
 }
 
 // publishAgain writes the record anew, to wait in a retry tier or at once in its
