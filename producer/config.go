@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/blob"
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/idsecret"
@@ -35,6 +37,7 @@ type Config struct {
 	TopicConfig
 	Kafka kafkaclient.Config `koanf:"kafka"`
 	Redis redisclient.Config `koanf:"redis"`
+	Blob  blob.Config        `koanf:"blob"`
 
 	Catalog string `koanf:"catalog" usage:"YAML file of models and pools, the same for producer and worker"`
 	Rules   string `koanf:"rules" usage:"YAML file of routing rules; empty: messages without a model go to the first chat model"`
@@ -59,6 +62,7 @@ func DefaultConfig() Config {
 		TopicConfig:   TopicConfig{tasktopic.DefaultConfig()},
 		Kafka:         kafkaclient.DefaultConfig(),
 		Redis:         redisclient.DefaultConfig(),
+		Blob:          blob.DefaultConfig(),
 		BufferBytes:   64 << 20,
 		TasksBurst:    1000,
 		InFlightBytes: 256 << 20,
@@ -77,12 +81,13 @@ func ParseConfig(p lifecycle.Proc) (Config, error) {
 		Name: "penstock-producer", About: "The ingress: accepts inference tasks over HTTP and writes them to Kafka.",
 		Args: p.Args, Getenv: p.Getenv, Help: p.Stdout,
 	})
+	c.BodyLimit = claimcheck.BodyLimit(c.Blob, c.BodyLimit)
 	return c, err
 }
 
 // Validate returns every fault at once, by the name the operator typed.
 func (c *Config) Validate() error {
-	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate(), prefix("kafka_", c.Kafka.Validate())}
+	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate(), prefix("kafka_", c.Kafka.Validate()), prefix("blob_", c.Blob.Validate())}
 	fault := func(bad bool, format string, args ...any) {
 		if bad {
 			errs = append(errs, fmt.Errorf(format, args...))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/kafkaclient"
@@ -63,6 +64,7 @@ const (
 	openTimeout  = 30 * time.Second
 	pingEvery    = 5 * time.Second
 	flushTimeout = 15 * time.Second // above the delivery timeout of a record
+	storeTimeout = 10 * time.Second // for a large payload to be stored: the caller waits
 )
 
 // Open connects to Kafka, checks the topics and creates what is missing. Redis
@@ -101,10 +103,13 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err := s.openSweeper(cfg, d, k.pub, store); err != nil {
 		return nil, err
 	}
-	if err := s.wire(cfg, d, parts{minter, router, k.pub, k.watch, memory{store}}); err != nil {
+	claims, _, err := claimcheck.Open(ctx, cfg.Blob, claimcheck.Deps{
+		Service: "producer", Registry: d.Registry, Log: d.Log, Wait: storeTimeout,
+	})
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.wire(cfg, d, parts{minter, router, k.pub, k.watch, memory{store}, claims})
 }
 
 // fill replaces what the caller left to the configuration.
@@ -248,6 +253,7 @@ type parts struct {
 	pub    *tasktopic.Publisher
 	watch  ingest.Backlog
 	memory memory
+	claims *claimcheck.Desk
 }
 
 func (s *Service) wire(cfg Config, d Deps, p parts) error {
@@ -259,7 +265,7 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	s.loops = append(s.loops, hints.Run, s.watchKafka)
 	intake := ingest.New(ingest.Deps{
 		Minter: p.minter, Catalog: d.Catalog, Router: p.router, Admission: limits, Backlog: p.watch,
-		Publisher: p.pub, Memory: p.memory, Hints: hints, Metrics: metrics, Log: d.Log,
+		Publisher: p.pub, Memory: p.memory, Claims: p.claims, Hints: hints, Metrics: metrics, Log: d.Log,
 	}, ingest.Params{MaxAge: cfg.MaxTaskAge, Exempt: auth.DevTenant})
 	desk := cancel.New(p.minter, p.pub, p.memory, d.Waiter, cancel.Params{Gone: p.memory.Params().Gone}, d.Log)
 	draining, drain := context.WithCancel(context.Background())
@@ -267,7 +273,7 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	s.stack.PushClose("waiting calls", func() error { drain(); return nil })
 	var err error
 	s.API, err = httpapi.New(httpapi.Deps{
-		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Waiter,
+		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Waiter, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Drain: draining,
 	})
 	return err

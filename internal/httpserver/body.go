@@ -25,7 +25,7 @@ import (
 // still sending when the connection closes sees a reset instead of the answer.
 func ReadBody(c echo.Context, limit int64) ([]byte, error) {
 	if limit <= 0 {
-		limit, _ = c.Get(bodyLimitKey).(int64)
+		limit = BodyLimit(c)
 	}
 	req, control := c.Request(), http.NewResponseController(c.Response())
 	zipped, err := isGzip(req.Header.Get(echo.HeaderContentEncoding))
@@ -45,6 +45,12 @@ func ReadBody(c echo.Context, limit int64) ([]byte, error) {
 		}
 	}
 	return body, err
+}
+
+// BodyLimit is the server's body_limit.
+func BodyLimit(c echo.Context) int64 {
+	limit, _ := c.Get(bodyLimitKey).(int64)
+	return limit
 }
 
 // isGzip reads a Content-Encoding.

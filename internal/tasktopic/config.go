@@ -45,6 +45,12 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// BlobLife is how long a blob must last after it was put: as long as a record
+// of any topic may refer to it.
+func (c Config) BlobLife() time.Duration {
+	return topic.Params{Retention: c.Retention}.ReferenceLife()
+}
+
 // Ensure creates what is missing of the topics of these pools, with as many
 // replicas as the brokers can hold, and refuses what must not be worked with:
 // see kafkaclient.EnsureTopics.

@@ -33,6 +33,12 @@ type Waiter interface {
 	Wait(ctx context.Context, id task.ID) (*terminal.Terminal, uint8, error)
 }
 
+// Results brings large outputs back: *claimcheck.Desk. The error is of trouble
+// that may pass.
+type Results interface {
+	Task(ctx context.Context, view api.Task) (_ api.Task, release func(), err error)
+}
+
 // Deps are the parts the handlers call.
 type Deps struct {
 	Intake  *ingest.Intake
@@ -40,6 +46,7 @@ type Deps struct {
 	Limits  *admit.Limits
 	Cancels *cancel.Desk
 	Waiter  Waiter
+	Results Results
 	Catalog *catalog.Catalog
 	Auth    auth.Authenticator
 	Schemas fs.FS           // submit.schema.json and forward.schema.json
@@ -139,20 +146,26 @@ func (a *API) respond(c echo.Context, r ingest.Receipt) error {
 	h.Set(echo.HeaderLocation, accepted.StatusURL)
 	if wait, ok := preferWait(c.Request().Header); ok {
 		h.Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
-		if t, generation, ended := a.await(c.Request().Context(), r.ID, wait); ended {
-			return httpserver.OK(c, 200, api.OfTerminal(t, generation))
+		if view, release, ended := a.await(c.Request().Context(), r.ID, wait); ended {
+			defer release()
+			return httpserver.OK(c, 200, view)
 		}
 	}
 	return httpserver.OK(c, 202, accepted)
 }
 
-// await waits for the task's end, at most so long, and not into a drain.
-func (a *API) await(ctx context.Context, id task.ID, wait time.Duration) (*terminal.Terminal, uint8, bool) {
-	ctx, stop := context.WithTimeout(ctx, wait)
+// await waits for the task's end, at most so long, and not into a drain. An end
+// whose output cannot be read now is left to a poll.
+func (a *API) await(ctx context.Context, id task.ID, wait time.Duration) (view api.Task, release func(), ended bool) {
+	waiting, stop := context.WithTimeout(ctx, wait)
 	defer stop()
 	defer context.AfterFunc(a.d.Drain, stop)()
-	t, generation, err := a.d.Waiter.Wait(ctx, id)
-	return t, generation, err == nil && t != nil
+	t, generation, err := a.d.Waiter.Wait(waiting, id)
+	if err != nil || t == nil {
+		return api.Task{}, nil, false
+	}
+	view, release, err = a.d.Results.Task(ctx, api.OfTerminal(t, generation))
+	return view, release, err == nil
 }
 
 func acceptedOf(id task.ID) api.Accepted {

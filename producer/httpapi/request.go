@@ -34,7 +34,7 @@ func (a *API) read(c echo.Context, tenant string) (request, error) {
 	if err != nil {
 		return request{}, err
 	}
-	pass, err := a.d.Limits.Enter(tenant, announced(c.Request()))
+	pass, err := a.d.Limits.Enter(tenant, announced(c.Request(), httpserver.BodyLimit(c)))
 	if err != nil {
 		return request{}, err
 	}
@@ -49,11 +49,11 @@ func (a *API) read(c echo.Context, tenant string) (request, error) {
 
 // announced is how large the body may become: what it says, if that can be
 // believed, else the limit.
-func announced(r *http.Request) int64 {
-	if r.ContentLength >= 0 && r.ContentLength < api.MaxBody && r.Header.Get(echo.HeaderContentEncoding) == "" {
+func announced(r *http.Request, limit int64) int64 {
+	if r.ContentLength >= 0 && r.ContentLength < limit && r.Header.Get(echo.HeaderContentEncoding) == "" {
 		return r.ContentLength
 	}
-	return api.MaxBody
+	return limit
 }
 
 // checkMediaType takes application/json in UTF-8.

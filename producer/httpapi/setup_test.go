@@ -17,7 +17,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/producer/admit"
@@ -43,6 +45,8 @@ type world struct {
 	prints map[string][2]string
 	winner *terminal.Terminal // answers every wait at once
 	waits  int
+
+	results results
 }
 
 func (w *world) Task(_ context.Context, t *task.Task, _ string, _ task.Progress) (tasktopic.Ack, error) {
@@ -101,6 +105,25 @@ func (view) Task(context.Context, task.ID) (api.Task, bool, error) { return api.
 
 func (view) SignalCancel(context.Context, task.ID) error { return nil }
 
+// results is an httpapi.Results that counts what is held of it.
+type results struct {
+	outputs map[string]*task.Output // by key; the others cannot be read now
+	held    int
+}
+
+func (r *results) Task(_ context.Context, v api.Task) (api.Task, func(), error) {
+	if v.OutputRef == nil {
+		return v, func() {}, nil
+	}
+	output, ok := r.outputs[v.OutputRef.Key]
+	if !ok {
+		return api.Task{}, nil, blob.ErrUnavailable
+	}
+	r.held++
+	v.Output, v.OutputRef = output, nil
+	return v, func() { r.held-- }, nil
+}
+
 func (w *world) Wait(ctx context.Context, id task.ID) (*terminal.Terminal, uint8, error) {
 	w.waits++
 	if w.winner != nil {
@@ -143,7 +166,7 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 	metrics, admission := ingest.NewMetrics(reg), admit.New(limits, reg)
 	intake := ingest.New(ingest.Deps{
 		Minter: minter, Catalog: models, Router: router, Admission: admission, Backlog: backlog{}, Publisher: w, Memory: w,
-		Hints: ingest.NewHints(w, metrics, log), Metrics: metrics, Log: log,
+		Hints: ingest.NewHints(w, metrics, log), Metrics: metrics, Log: log, Claims: claimcheck.New(nil, claimcheck.Params{}),
 	}, ingest.Params{MaxAge: 36 * time.Hour})
 	desk := cancel.New(minter, w, view{}, w, cancel.Params{
 		Wait: 10 * time.Millisecond,
@@ -152,7 +175,7 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 	drain, stop := context.WithCancel(context.Background())
 	tb.Cleanup(stop)
 	routes, err := httpapi.New(httpapi.Deps{
-		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
+		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Results: &w.results, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -70,6 +70,7 @@ type Deps struct {
 	Backlog   Backlog
 	Publisher Publisher
 	Memory    Memory
+	Claims    Claims
 	Hints     *Hints
 	Metrics   *Metrics
 	Log       *slog.Logger
@@ -156,6 +157,9 @@ func (in *Intake) acceptKeyed(ctx context.Context, d *draft) (Receipt, error) {
 }
 
 func (in *Intake) publish(ctx context.Context, d *draft) (Receipt, error) {
+	if err := in.deposit(ctx, d); err != nil {
+		return Receipt{}, err
+	}
 	_, err := in.d.Publisher.Task(ctx, d.task, d.pool, task.Progress{})
 	return in.settled(d, err)
 }
@@ -185,7 +189,7 @@ func publishFault(err error) error {
 		out.Message = "too many tasks wait for Kafka; nothing was accepted, send again after the time in Retry-After"
 	case errors.Is(err, tasktopic.ErrTooLarge):
 		out.Code = fault.TooLarge
-		out.Message = "the task is larger than its topic takes; send a smaller payload"
+		out.Message = "the task is larger than its topic takes; send a smaller payload or fewer parameters, or have the server given a blob store"
 	case errors.Is(err, tasktopic.ErrUnknown):
 		out.Code, out.RetryAfter = fault.Unavailable, retryUnknown
 		out.Message = "Kafka did not confirm the task, so it may or may not be accepted; send again with the same Idempotency-Key"

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/producer/admit"
 	"github.com/penstock/penstock/producer/ingest"
@@ -169,6 +170,7 @@ func setup(t *testing.T, opts ...option) bundle {
 	d := ingest.Deps{
 		Minter: minter, Catalog: models, Router: router, Admission: admit.New(admit.Params{}, b.reg), Backlog: backlog{},
 		Publisher: b.topics, Memory: b.memory, Hints: b.hints, Metrics: metrics, Log: log,
+		Claims: claimcheck.New(nil, claimcheck.Params{}),
 	}
 	p := ingest.Params{MaxAge: maxAge, Exempt: "dev"}
 	for _, o := range opts {

@@ -24,8 +24,10 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	ctx = context.WithoutCancel(ctx)
 	l := &list{results: make([]Result, n), decided: make([]bool, n), left: n, done: make(chan struct{})}
 	began := time.Now()
+	deposits, cancel := context.WithTimeout(ctx, in.p.PublishWait) // of all, so that a dead store is waited for once
+	defer cancel()
 	for i := range n {
-		in.start(ctx, func() (Submission, error) { return item(i) }, func(r Receipt, keyed *draft, err error) {
+		in.start(ctx, deposits, func() (Submission, error) { return item(i) }, func(r Receipt, keyed *draft, err error) {
 			if l.decide(i, Result{r, err}, keyed) {
 				in.d.Metrics.accepted(r, err, time.Since(began))
 			}
@@ -46,8 +48,9 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 }
 
 // start is accept without waiting for the acknowledgement. done also gets the
-// draft of a keyed task that became durable.
-func (in *Intake) start(ctx context.Context, item func() (Submission, error), done func(Receipt, *draft, error)) {
+// draft of a keyed task that became durable. deposits ends the storing of large
+// payloads.
+func (in *Intake) start(ctx, deposits context.Context, item func() (Submission, error), done func(Receipt, *draft, error)) {
 	s, err := item()
 	if err != nil {
 		done(Receipt{}, nil, err)
@@ -64,6 +67,10 @@ func (in *Intake) start(ctx context.Context, item func() (Submission, error), do
 			done(Receipt{ID: d.task.ID, Repeat: known}, nil, err)
 			return
 		}
+	}
+	if err := in.deposit(deposits, d); err != nil {
+		done(Receipt{}, nil, err)
+		return
 	}
 	in.d.Publisher.TaskAsync(ctx, d.task, d.pool, task.Progress{}, func(_ tasktopic.Ack, err error) {
 		receipt, err := in.settled(d, err)

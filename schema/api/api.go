@@ -12,15 +12,15 @@ import (
 
 // Limits of the door. All sizes in bytes.
 const (
-	MaxBody          = 8 << 20
-	MaxDepth         = 64   // of nested JSON
-	MaxBatch         = 1000 // tasks in one POST /v1/inference/batch
-	MaxInputs        = 2048 // payload.inputs
-	MaxLabels        = 16   // labels of a task
-	MaxLabel         = 256  // a label's name or value
-	MaxName          = 256  // model, session_id, ordering_key, idempotency key
-	MaxWatched       = 1000 // tasks on one GET /v1/events
-	MaxList          = 200  // tasks on one page
+	MaxBody          = 8 << 20 // the server's default; with a blob store it takes more
+	MaxDepth         = 64      // of nested JSON
+	MaxBatch         = 1000    // tasks in one POST /v1/inference/batch
+	MaxInputs        = 2048    // payload.inputs
+	MaxLabels        = 16      // labels of a task
+	MaxLabel         = 256     // a label's name or value
+	MaxName          = 256     // model, session_id, ordering_key, idempotency key
+	MaxWatched       = 1000    // tasks on one GET /v1/events
+	MaxList          = 200     // tasks on one page
 	MaxWait          = 60 * time.Second
 	DefaultDeadline  = 24 * time.Hour
 	InteractiveLimit = 10 * time.Minute // default deadline of class interactive
@@ -91,6 +91,7 @@ type Task struct {
 	Model      string            `json:"model,omitempty"`
 	Class      task.Class        `json:"class,omitempty"`
 	Output     *task.Output      `json:"output,omitempty"`
+	OutputRef  *task.Ref         `json:"-"` // where Output lies when it is not here; answers carry the output itself
 	Usage      *task.Usage       `json:"usage,omitempty"`
 	Error      *terminal.Error   `json:"error,omitempty"`
 	Attempts   []task.Attempt    `json:"attempts"`
@@ -142,7 +143,7 @@ func OfTerminal(t *terminal.Terminal, generation uint8) Task {
 	created, ended := t.CreatedAt, t.EndedAt
 	view := Task{
 		TaskID: t.TaskID, Status: t.Status, Generation: generation, Model: t.Model, Class: t.Class,
-		Output: t.Output, Usage: t.Usage, Error: t.Error, Attempts: t.Attempts, Labels: t.Labels, EndedAt: &ended,
+		Output: t.Output, OutputRef: t.OutputRef, Usage: t.Usage, Error: t.Error, Attempts: t.Attempts, Labels: t.Labels, EndedAt: &ended,
 	}
 	if view.Attempts == nil {
 		view.Attempts = []task.Attempt{}

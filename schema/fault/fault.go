@@ -29,6 +29,7 @@ const (
 	Lost         Code = "lost"         // claimed, then nothing was heard of the attempt
 	Fenced       Code = "fenced"       // a newer attempt owns the task
 	Internal     Code = "internal"     // our bug
+	BlobLost     Code = "blob_lost"    // a payload or result in the blob store is gone or damaged
 )
 
 // Codes of the front door. Of these only TooLarge can end an accepted task: a
@@ -98,6 +99,7 @@ var rules = [...]Rule{
 	{Lost, ClassLost, NextRetry, false, 500},
 	{Fenced, ClassNone, NextDrop, false, 500},
 	{Internal, ClassTask, NextRetry, false, 500},
+	{BlobLost, ClassPermanent, NextDeadLetter, false, 500},
 	{NotFound, ClassPermanent, NextFail, false, 404},
 	{Forbidden, ClassPermanent, NextFail, false, 403},
 	{TooLarge, ClassPermanent, NextFail, false, 413},

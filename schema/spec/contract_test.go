@@ -144,8 +144,9 @@ func sorted() cmp.Option {
 func fields(of reflect.Type) []string {
 	var out []string
 	for f := range of.Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		out = append(out, name)
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" {
+			out = append(out, name)
+		}
 	}
 	slices.Sort(out)
 	return out

@@ -77,9 +77,10 @@ type Payload struct {
 	Context  json.RawMessage   `json:"context,omitempty"`  // free for routing rules, not sent to a backend
 }
 
-// Ref is a claim check: a payload or result kept in the blob store.
+// Ref is a claim check: a payload or result that lies in the blob store, as the
+// JSON it would be in a record. A payload's Context lies there with it.
 type Ref struct {
-	Key    string `json:"key"`    // name in the store
+	Key    string `json:"key"`    // name in the store; of a payload the record's header decides, since a redrive renews it
 	SHA256 string `json:"sha256"` // hex; the reader checks it
 	Bytes  int64  `json:"bytes"`
 }
@@ -113,6 +114,16 @@ func (t Task) PartitionKey() string {
 	return string(t.ID)
 }
 
+// Size is how many bytes of content a payload has here. One that lies in the
+// blob store has none.
+func (p Payload) Size() int {
+	n := len(p.Text) + len(p.Messages) + len(p.Context)
+	for _, input := range p.Inputs {
+		n += len(input)
+	}
+	return n
+}
+
 // Usage counts tokens as the backend reported them.
 type Usage struct {
 	PromptTokens     int `json:"prompt_tokens"`
@@ -127,6 +138,11 @@ type Output struct {
 	Choices      json.RawMessage `json:"choices,omitempty"`       // the backend's choices when Text alone would lose something
 	Embeddings   json.RawMessage `json:"embeddings,omitempty"`    // one array (or base64 string) per input
 	Value        json.RawMessage `json:"value,omitempty"`         // a JSON batch backend's answer
+}
+
+// Size is how many bytes of content an output has.
+func (o Output) Size() int {
+	return len(o.Text) + len(o.Choices) + len(o.Embeddings) + len(o.Value)
 }
 
 // Attempt is one counted try, or one that was lost, as history for people.

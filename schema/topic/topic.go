@@ -180,6 +180,14 @@ func Plan(p Params) ([]Topic, error) {
 	return out, nil
 }
 
+// ReferenceLife is how long that must last which a task's record refers to,
+// from the record's first writing: until the record, given up at the end of its
+// own time, has left the dead letters. A redrive begins it anew.
+func (p Params) ReferenceLife() time.Duration {
+	p = p.withDefaults()
+	return p.Retention + p.DeadLetter
+}
+
 func (p Params) withDefaults() Params {
 	if len(p.Pools) == 0 {
 		p.Pools = []string{"default"}

@@ -100,6 +100,26 @@ func stored() *terminal.Terminal {
 	return t
 }
 
+// checked is a task whose payload lies in the blob store.
+func checked() *task.Task {
+	t := chat()
+	t.Payload = task.Payload{Ref: blobOf("2026-03-14", 5<<20)}
+	return t
+}
+
+// answered is a terminal whose output lies in the blob store.
+func answered() *terminal.Terminal {
+	t := succeeded()
+	t.Output, t.OutputRef = nil, blobOf("2026-03-15", 3<<20)
+	return t
+}
+
+func blobOf(day string, bytes int64) *task.Ref {
+	sum := sha256.Sum256([]byte(day))
+	hash := hex.EncodeToString(sum[:])
+	return &task.Ref{Key: day + "/" + hash[:2] + "/" + hash, SHA256: hash, Bytes: bytes}
+}
+
 func failed() *terminal.Terminal {
 	t := ended(task.Failed)
 	t.Error = &terminal.Error{Code: fault.Rejected, Message: "the prompt is longer than the model's context", Status: 400}

@@ -134,6 +134,7 @@ func TestTaskRecordsAreAsPublished(t *testing.T) {
 		"task-smallest":   {embedding(), task.Progress{}, ""},
 		"task-retry-tier": {chat(), waiting(), traceparent},
 		"task-redriven":   {chat(), redriven(), ""},
+		"task-claimcheck": {checked(), task.Progress{}, traceparent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := wire.EncodeTask(c.task, c.progress, c.trace)
@@ -158,11 +159,55 @@ func TestTaskRecordsAreAsPublished(t *testing.T) {
 	}
 }
 
+// A redrive renews the blob, and must not change the value.
+func TestARenewedClaimCheckIsInTheHeaderAlone(t *testing.T) {
+	first, err := wire.EncodeTask(checked(), task.Progress{}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed := checked()
+	renewed.Payload.Ref.Key = "2026-04-12" + renewed.Payload.Ref.Key[10:]
+	r, err := wire.Republish(first, renewed, redriven(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(r.Value, first.Value) {
+		t.Errorf("the value is another one: %s", r.Value)
+	}
+	frozen := compareGolden(t, "task-claimcheck-renewed", r)
+	got, p, err := wire.DecodeTask(frozen)
+	if err != nil || *got.Payload.Ref != *renewed.Payload.Ref {
+		t.Fatalf("decoded %+v, %v, want the reference of the header", got.Payload.Ref, err)
+	}
+	again, err := wire.Republish(frozen, got, p, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(frozen, again); diff != "" {
+		t.Errorf("the next hop lost something (-this +next):\n%s", diff)
+	}
+}
+
+func TestAClaimCheckOfAPayloadThatIsThereChangesNothing(t *testing.T) {
+	r, err := wire.EncodeTask(chat(), task.Progress{}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := wire.DecodeTask(with(r, wire.HeaderClaimCheck, "2026-03-14/ab/cd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(chat(), got); diff != "" {
+		t.Errorf("task (-want +got):\n%s", diff)
+	}
+}
+
 func TestTerminalRecordsAreAsPublished(t *testing.T) {
 	covered := map[task.Status]bool{}
 	for name, end := range map[string]*terminal.Terminal{
 		"terminal-succeeded":        succeeded(),
 		"terminal-succeeded-stored": stored(),
+		"terminal-claimcheck":       answered(),
 		"terminal-failed":           failed(),
 		"terminal-cancelled":        anyGeneration(task.Cancelled, fault.Cancelled),
 		"terminal-expired":          anyGeneration(task.Expired, fault.Expired),
@@ -239,7 +284,7 @@ func TestNoGoldenFileIsForgotten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const written = 14 // by the tests above
+	const written = 17 // by the tests above
 	if len(files) != written {
 		t.Errorf("%d golden files, and the tests above compare %d", len(files), written)
 	}

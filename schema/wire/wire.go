@@ -64,6 +64,7 @@ const (
 	HeaderNotBefore    = "ce_notbefore"
 	HeaderRedriveJob   = "ce_redrivejob"
 	HeaderDeadline     = "ce_deadline"
+	HeaderClaimCheck   = "ce_claimcheck"
 	HeaderStatus       = "ce_status"
 )
 
@@ -146,6 +147,9 @@ func Republish(r Record, t *task.Task, p task.Progress, traceparent string) (Rec
 	if err := h.progress(p); err != nil {
 		return Record{}, err
 	}
+	if t.Payload.Ref != nil {
+		h.add(HeaderClaimCheck, t.Payload.Ref.Key)
+	}
 	for _, theirs := range r.Headers {
 		if !ours(theirs.Key) {
 			h = append(h, theirs)
@@ -160,7 +164,7 @@ func ours(name string) bool {
 	switch name {
 	case HeaderSpec, HeaderID, HeaderType, HeaderSource, HeaderSubject, HeaderTime, HeaderContentType, HeaderTraceparent,
 		HeaderTenant, HeaderGeneration, HeaderHop, HeaderAttempts, HeaderLosses, HeaderHistory, HeaderFirstFailure,
-		HeaderReturnTopic, HeaderNotBefore, HeaderRedriveJob, HeaderDeadline, HeaderStatus:
+		HeaderReturnTopic, HeaderNotBefore, HeaderRedriveJob, HeaderDeadline, HeaderClaimCheck, HeaderStatus:
 		return true
 	}
 	return isLineage(name)
@@ -191,7 +195,8 @@ func (l *headerList) progress(p task.Progress) error {
 // DecodeTask reads a record of a tasks or retry topic. The error is ErrRecord,
 // with the reason, for bytes that are not a task of a version we know.
 // Unknown fields are ignored, so that an older reader survives a newer writer.
-// A deadline in the progress takes the place of the value's.
+// A deadline in the progress takes the place of the value's, and so does the
+// key of a payload that lies in the blob store.
 func DecodeTask(r Record) (*task.Task, task.Progress, error) {
 	value, err := dataOf(r)
 	if err != nil {
@@ -207,6 +212,9 @@ func DecodeTask(r Record) (*task.Task, task.Progress, error) {
 	p, err := decodeProgress(r)
 	if !p.Deadline.IsZero() {
 		t.Deadline = p.Deadline
+	}
+	if key, ok := r.Get(HeaderClaimCheck); ok && t.Payload.Ref != nil {
+		t.Payload.Ref.Key = key
 	}
 	return &t, p, err
 }

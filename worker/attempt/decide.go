@@ -49,7 +49,7 @@ func Decide(n int, err error) Verdict {
 		v.Next = Expire
 	case v.Code == fault.Cancelled:
 		v.Next = Cancel
-	case v.Code == fault.Malformed:
+	case fault.RuleOf(v.Code).Next == fault.NextDeadLetter:
 		v.Next = Bury
 	case v.Class == fault.ClassPermanent:
 		v.Next, v.Counts = Fail, true
