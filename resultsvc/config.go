@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/idsecret"
@@ -36,6 +37,7 @@ type Config struct {
 	TopicConfig
 	Kafka kafkaclient.Config `koanf:"kafka"`
 	Redis redisclient.Config `koanf:"redis"`
+	Blob  blob.Config        `koanf:"blob"`
 
 	StreamHeartbeat    time.Duration `koanf:"stream_heartbeat" usage:"time between heartbeats on an event stream"`
 	StreamWriteTimeout time.Duration `koanf:"stream_write_timeout" usage:"time a client may take for one event before it is cut"`
@@ -54,6 +56,7 @@ func DefaultConfig() Config {
 		TopicConfig: TopicConfig{tasktopic.DefaultConfig()},
 		Kafka:       kafkaclient.DefaultConfig(),
 		Redis:       redisclient.DefaultConfig(),
+		Blob:        blob.DefaultConfig(),
 
 		StreamHeartbeat:    15 * time.Second,
 		StreamWriteTimeout: 8 * time.Second,
@@ -82,6 +85,9 @@ func (c *Config) Validate() error {
 	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate()}
 	if err := c.Kafka.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("kafka_%w", err))
+	}
+	if err := c.Blob.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("blob_%w", err))
 	}
 	fault := func(bad bool, format string, args ...any) {
 		if bad {

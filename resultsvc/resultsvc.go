@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/kafkaclient"
@@ -79,7 +80,11 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 			return nil, err
 		}
 	}
-	if err := s.wire(d.Registry); err != nil {
+	results, _, err := claimcheck.Open(ctx, cfg.Blob, claimcheck.Deps{Service: "resultsvc", Registry: d.Registry, Log: d.Log})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.wire(d.Registry, results); err != nil {
 		return nil, err
 	}
 	if err := s.openKafka(ctx); err != nil {
@@ -89,7 +94,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 }
 
 // wire connects to Redis when first needed and builds what stands on it.
-func (s *Service) wire(reg prometheus.Registerer) error {
+func (s *Service) wire(reg prometheus.Registerer, results *claimcheck.Desk) error {
 	minter, err := s.cfg.IDConfig.Minter(s.cfg.Listen)
 	if err != nil {
 		return err
@@ -109,8 +114,9 @@ func (s *Service) wire(reg prometheus.Registerer) error {
 	streams := sse.New(store, s.follower, minter, sse.Params{
 		Heartbeat: s.cfg.StreamHeartbeat, WriteTimeout: s.cfg.StreamWriteTimeout, Lifetime: s.cfg.StreamLifetime,
 		DrainSpread: s.cfg.StreamDrain, Streams: s.cfg.MaxStreams, PerTenant: s.cfg.MaxTenantStreams,
+		Results: results,
 	}, s.log, reg)
-	s.API = httpapi.New(s.auth, poll.New(store, s.follower, minter), streams)
+	s.API = httpapi.New(s.auth, poll.New(store, s.follower, results, minter), streams)
 	return nil
 }
 

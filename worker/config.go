@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/kafkaclient"
@@ -31,6 +32,7 @@ type Config struct {
 	TopicConfig
 	Kafka kafkaclient.Config `koanf:"kafka"`
 	Redis redisclient.Config `koanf:"redis"`
+	Blob  blob.Config        `koanf:"blob"`
 
 	Catalog string   `koanf:"catalog" usage:"YAML file of models and pools, the same for producer and worker"`
 	Pools   []string `koanf:"pools" usage:"pools of the catalog that this worker serves, comma separated; empty: all"`
@@ -63,6 +65,7 @@ func DefaultConfig() Config {
 		TopicConfig: TopicConfig{tasktopic.DefaultConfig()},
 		Kafka:       kafkaclient.DefaultConfig(),
 		Redis:       redisclient.DefaultConfig(),
+		Blob:        blob.DefaultConfig(),
 
 		BufferBytes: 64 << 20,
 
@@ -107,6 +110,9 @@ func (c *Config) Validate() error {
 	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate()}
 	if err := c.Kafka.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("kafka_%w", err))
+	}
+	if err := c.Blob.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("blob_%w", err))
 	}
 	fault := func(bad bool, format string, args ...any) {
 		if bad {

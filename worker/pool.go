@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/internal/telemetry"
 	"github.com/penstock/penstock/schema/task"
@@ -34,14 +35,21 @@ type pool struct {
 // heldMargin is what a try may take beyond its timeout to be seen as ended.
 const heldMargin = 5 * time.Second
 
-func openPool(cfg Config, p catalog.Pool, d Deps, runner *attempt.Runner, pub *tasktopic.Publisher) (*pool, error) {
+// poolParts are what all pools of a worker share.
+type poolParts struct {
+	runner *attempt.Runner
+	pub    *tasktopic.Publisher
+	claims *claimcheck.Desk
+}
+
+func openPool(cfg Config, p catalog.Pool, d Deps, shared poolParts) (*pool, error) {
 	router, healthy, err := openRouter(p, d)
 	if err != nil {
 		return nil, err
 	}
 	o := &pool{name: p.Name, log: d.Log.With("pool", p.Name), router: router}
 	o.loop, err = dispatch.New(dispatch.Params{
-		Pool: p.Name, Runner: runner, Router: router, Publisher: pub, Log: d.Log, Metrics: d.Registry,
+		Pool: p.Name, Runner: shared.runner, Router: router, Publisher: shared.pub, Results: shared.claims, Log: d.Log, Metrics: d.Registry,
 		Batch:  batch.Policy{MaxTasks: p.Batch.MaxTasks, MaxTokens: p.Batch.MaxTokens, MaxDelay: p.Batch.MaxDelay},
 		Worker: cfg.Name, Build: telemetry.ReadBuild().Version, Group: topic.WorkerGroup(p.Name),
 		BackoffFunc: cfg.backoff().Wait, HealthyFunc: healthy, DrainGrace: cfg.DrainGrace,

@@ -20,7 +20,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/lifecycle"
@@ -55,6 +57,8 @@ type Worker struct {
 	runner  *attempt.Runner
 	store   *taskstore.Store
 	pub     *tasktopic.Publisher
+	claims  *claimcheck.Desk
+	blobs   *blob.Store       // nil without
 	mover   *mover.Mover      // nil without
 	redrive *redrive.Redriver // nil without
 	stack   lifecycle.Stack
@@ -85,6 +89,9 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Worker, err error) {
 	}
 	pub, err := w.openKafka(ctx, d)
 	if err != nil {
+		return nil, err
+	}
+	if w.claims, w.blobs, err = claimcheck.Open(ctx, cfg.Blob, claimcheck.Deps{Service: "worker", Registry: d.Registry, Log: d.Log}); err != nil {
 		return nil, err
 	}
 	if err := w.openStore(d, pub); err != nil {
@@ -144,7 +151,7 @@ func (w *Worker) openStore(d Deps, pub *tasktopic.Publisher) error {
 	w.stack.PushClose("redis", rdb.Close)
 	w.store = taskstore.New(rdb, taskstore.Params{Partitions: w.cfg.Partitions, TTL: w.cfg.ResultTTL, MaxAge: w.cfg.MaxTaskAge})
 	w.runner = attempt.NewRunner(attempt.Params{
-		Store: w.store, Log: eventlog.New(rdb, eventlog.Params{Partitions: w.cfg.Partitions, TTL: w.cfg.ResultTTL}),
+		Store: w.store, Claims: w.claims, Log: eventlog.New(rdb, eventlog.Params{Partitions: w.cfg.Partitions, TTL: w.cfg.ResultTTL}),
 		Logger: d.Log, Metrics: d.Registry, Worker: w.cfg.Name, NowFunc: pub.BrokerNow,
 		Timeout: w.cfg.AttemptTimeout, Idle: w.cfg.Idle, FirstToken: w.cfg.FirstToken, TokenEvery: w.tokenEvery(),
 	})
@@ -165,7 +172,7 @@ func (w *Worker) openPools(d Deps, pub *tasktopic.Publisher) error {
 		if len(w.cfg.Pools) > 0 && !slices.Contains(w.cfg.Pools, p.Name) {
 			continue
 		}
-		opened, err := openPool(w.cfg, p, d, w.runner, pub)
+		opened, err := openPool(w.cfg, p, d, poolParts{w.runner, pub, w.claims})
 		if err != nil {
 			return fmt.Errorf("open pool %s: %w", p.Name, err)
 		}
@@ -234,6 +241,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { w.followCancels(services) })
 	wg.Go(func() { w.watchGroups(work) })
+	wg.Go(func() { w.sweepBlobs(work) })
 	err := g.Wait()
 	stopServices()
 	wg.Wait()
@@ -253,6 +261,16 @@ func (w *Worker) followCancels(ctx context.Context) {
 			p.loop.Cancel(id)
 		}
 	}
+}
+
+// sweepBlobs collects blobs that no record can refer to any more. Every worker
+// does: they go by age, so sweepers do not need to know of one another, and
+// there is none to be missed.
+func (w *Worker) sweepBlobs(ctx context.Context) {
+	if w.blobs == nil {
+		return
+	}
+	blob.Sweeper{Store: w.blobs, OlderThan: w.cfg.BlobLife(), Log: w.log}.Run(ctx)
 }
 
 // watchGroups keeps the readiness: a worker that is in no group does nothing.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sony/gobreaker/v2"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/penstock/penstock/internal/blob"
@@ -66,16 +67,30 @@ func (p Params) withDefaults() Params {
 }
 
 // Desk takes in contents and hands them out. It is safe for concurrent use.
+//
+// A store that does not answer is left alone for a while: callers are told at
+// once instead of waiting, since what they hold meanwhile (a place on a backend,
+// a connection) is wanted by work that needs no store.
 type Desk struct {
-	store Store // nil: none
-	p     Params
-	room  *semaphore.Weighted
+	store   Store // nil: none
+	p       Params
+	room    *semaphore.Weighted
+	breaker *gobreaker.CircuitBreaker[struct{}]
 }
+
+const (
+	strikes = 3               // failures in a row until the store is left alone
+	respite = 5 * time.Second // until one call tries again
+)
 
 // New returns a desk over a store; nil is none.
 func New(store Store, p Params) *Desk {
 	p = p.withDefaults()
-	return &Desk{store: store, p: p, room: semaphore.NewWeighted(p.Room)}
+	return &Desk{store: store, p: p, room: semaphore.NewWeighted(p.Room), breaker: gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+		Timeout:      respite,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= strikes },
+		IsSuccessful: func(err error) bool { return err == nil || !errors.Is(err, blob.ErrUnavailable) },
+	})}
 }
 
 // Deps are what Open shares with its process.
@@ -167,7 +182,27 @@ func (d *Desk) put(ctx context.Context, v any) (task.Ref, error) {
 	if err := enc.Encode(v); err != nil {
 		return task.Ref{}, err
 	}
-	return d.store.Put(ctx, bytes.NewReader(bytes.TrimSuffix(content.Bytes(), []byte("\n"))), d.p.Limit)
+	var ref task.Ref
+	err := d.ask(ctx, func() (err error) {
+		ref, err = d.store.Put(ctx, bytes.NewReader(bytes.TrimSuffix(content.Bytes(), []byte("\n"))), d.p.Limit)
+		return err
+	})
+	return ref, err
+}
+
+// ask calls the store, unless it is left alone just now.
+func (d *Desk) ask(ctx context.Context, call func() error) error {
+	_, err := d.breaker.Execute(func() (struct{}, error) {
+		err := call()
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", blob.ErrUnavailable, err) // patience is over
+		}
+		return struct{}{}, err
+	})
+	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
+		return fmt.Errorf("%w: it failed %d times in a row and is left alone", blob.ErrUnavailable, strikes)
+	}
+	return err
 }
 
 // Collect returns the payload behind a claim check, or the payload itself if it
@@ -201,7 +236,11 @@ func (d *Desk) fetch(ctx context.Context, ref task.Ref, v any) (release func(), 
 	if err := d.room.Acquire(ctx, ref.Bytes); err != nil {
 		return nil, fmt.Errorf("wait for room: %w", err)
 	}
-	content, err := d.store.Bytes(ctx, ref, d.p.Limit)
+	var content []byte
+	err = d.ask(ctx, func() (err error) {
+		content, err = d.store.Bytes(ctx, ref, d.p.Limit)
+		return err
+	})
 	if err == nil {
 		if bad := json.Unmarshal(content, v); bad != nil {
 			err = ErrContent // what it is instead may not be shown

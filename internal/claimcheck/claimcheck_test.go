@@ -1,11 +1,9 @@
 package claimcheck_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/claimcheck"
+	"github.com/penstock/penstock/internal/claimcheck/claimchecktest"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
@@ -22,48 +21,13 @@ import (
 	"github.com/penstock/penstock/schema/terminal"
 )
 
-// shelf is a Store in memory that can fail.
-type shelf struct {
-	contents map[string][]byte
-	err      error
-}
-
-func newShelf() *shelf { return &shelf{contents: map[string][]byte{}} }
-
-func (s *shelf) Put(_ context.Context, r io.Reader, limit int64) (task.Ref, error) {
-	if s.err != nil {
-		return task.Ref{}, s.err
-	}
-	content, err := io.ReadAll(r)
-	if err != nil || int64(len(content)) > limit {
-		return task.Ref{}, errors.Join(err, blob.ErrTooLarge)
-	}
-	ref := task.Ref{Key: string(rune('a' + len(s.contents))), Bytes: int64(len(content))}
-	s.contents[ref.Key] = content
-	return ref, nil
-}
-
-func (s *shelf) Bytes(_ context.Context, ref task.Ref, _ int64) ([]byte, error) {
-	if s.err != nil {
-		return nil, s.err
-	}
-	content, ok := s.contents[ref.Key]
-	if !ok {
-		return nil, blob.ErrNotFound
-	}
-	return content, nil
-}
-
-func (s *shelf) hold(content string) *task.Ref {
-	ref, err := s.Put(context.Background(), strings.NewReader(content), 1<<30)
-	if err != nil {
-		panic(err) // a reader of a string has no error
-	}
+func held(s *claimchecktest.Store, content string) *task.Ref {
+	ref := s.Hold(content)
 	return &ref
 }
 
 func TestAPayloadComesBackAsItWas(t *testing.T) {
-	desk := claimcheck.New(newShelf(), claimcheck.Params{})
+	desk := claimcheck.New(claimchecktest.New(), claimcheck.Params{})
 	large := strings.Repeat("<ü>", claimcheck.Inline/4+1)
 	for name, p := range map[string]task.Payload{
 		"a text":     {Text: large},
@@ -87,8 +51,8 @@ func TestAPayloadComesBackAsItWas(t *testing.T) {
 }
 
 func TestSmallContentsAreLeftAlone(t *testing.T) {
-	store := newShelf()
-	store.err = blob.ErrUnavailable
+	store := claimchecktest.New()
+	store.Fail(blob.ErrUnavailable)
 	desk := claimcheck.New(store, claimcheck.Params{})
 	for n, leaves := range map[int]bool{claimcheck.Inline - 1: false, claimcheck.Inline: false, claimcheck.Inline + 1: true} {
 		p := task.Payload{Text: strings.Repeat("x", n)}
@@ -130,8 +94,8 @@ func TestWhatAFailureMeans(t *testing.T) {
 		{blob.ErrTooLarge, fault.Unavailable, fault.ClassSystem},
 		{context.DeadlineExceeded, fault.Unavailable, fault.ClassSystem},
 	} {
-		store := newShelf()
-		store.err = c.err
+		store := claimchecktest.New()
+		store.Fail(c.err)
 		_, _, err := claimcheck.New(store, claimcheck.Params{}).Collect(t.Context(), task.Payload{Ref: &task.Ref{}})
 		if f := claimcheck.Fault(err); f.Code != c.code || fault.ClassOf(f) != c.class || !errors.Is(f, c.err) {
 			t.Errorf("%v means %s of class %s, want %s of class %s", c.err, f.Code, fault.ClassOf(f), c.code, c.class)
@@ -143,10 +107,10 @@ func TestWhatAFailureMeans(t *testing.T) {
 }
 
 func TestABlobThatIsNoPayloadIsLost(t *testing.T) {
-	store := newShelf()
+	store := claimchecktest.New()
 	desk := claimcheck.New(store, claimcheck.Params{})
 	for _, content := range []string{``, `null`, `{}`, `[]`, `{"text":""}`, `{"ref":{"key":"a"}}`, `{"text":"a","ref":{"key":"a"}}`, `{"text":"secret`} {
-		_, _, err := desk.Collect(t.Context(), task.Payload{Ref: store.hold(content)})
+		_, _, err := desk.Collect(t.Context(), task.Payload{Ref: held(store, content)})
 		if !errors.Is(err, claimcheck.ErrContent) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v, want ErrContent without the content", content, err)
 		}
@@ -154,7 +118,7 @@ func TestABlobThatIsNoPayloadIsLost(t *testing.T) {
 }
 
 func TestAResultIsResolvedForItsReader(t *testing.T) {
-	store := newShelf()
+	store := claimchecktest.New()
 	desk := claimcheck.New(store, claimcheck.Params{})
 	output := &task.Output{Text: strings.Repeat("x", claimcheck.Inline+1), FinishReason: "stop"}
 	ref, err := desk.DepositOutput(t.Context(), output)
@@ -190,7 +154,7 @@ func TestAResultIsResolvedForItsReader(t *testing.T) {
 	if got, _, err := desk.Terminal(t.Context(), plain); err != nil || !cmp.Equal(got, plain) {
 		t.Errorf("one that is not large: %+v, %v", got, err)
 	}
-	store.err = blob.ErrUnavailable
+	store.Fail(blob.ErrUnavailable)
 	if _, _, err := desk.Terminal(t.Context(), end); !errors.Is(err, blob.ErrUnavailable) {
 		t.Errorf("a store that is away: %v", err)
 	}
@@ -198,9 +162,9 @@ func TestAResultIsResolvedForItsReader(t *testing.T) {
 
 func TestOnlySoMuchIsHeldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newShelf()
+		store := claimchecktest.New()
 		desk := claimcheck.New(store, claimcheck.Params{Limit: 100, Room: 150, Wait: 10 * time.Second})
-		payload := task.Payload{Ref: store.hold(`{"text":"` + strings.Repeat("x", 80) + `"}`)}
+		payload := task.Payload{Ref: held(store, `{"text":"`+strings.Repeat("x", 80)+`"}`)}
 		_, release, err := desk.Collect(t.Context(), payload)
 		if err != nil {
 			t.Fatal(err)
@@ -246,9 +210,45 @@ func TestAServerTakesBodiesForItsLargestPayload(t *testing.T) {
 }
 
 func TestAContentIsPutAsRecordsHaveIt(t *testing.T) {
-	store := newShelf()
+	store := claimchecktest.New()
 	p, err := claimcheck.New(store, claimcheck.Params{}).Deposit(t.Context(), task.Payload{Text: strings.Repeat("<&>", claimcheck.Inline)})
-	if err != nil || !bytes.HasPrefix(store.contents[p.Ref.Key], []byte(`{"text":"<&><&>`)) {
-		t.Errorf("%.40s, %v", store.contents[p.Ref.Key], err)
+	if got := store.Content(p.Ref); err != nil || !strings.HasPrefix(got, `{"text":"<&><&>`) {
+		t.Errorf("%.40s, %v", got, err)
 	}
+}
+
+func TestAStoreThatIsAwayIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := claimchecktest.New()
+		desk := claimcheck.New(store, claimcheck.Params{})
+		payload := task.Payload{Ref: held(store, `{"text":"x"}`)}
+		collect := func() error {
+			_, release, err := desk.Collect(t.Context(), payload)
+			if err == nil {
+				release()
+			}
+			return err
+		}
+		for range 10 { // what is lost, and who gives up, say nothing of the store
+			_, _, _ = desk.Collect(t.Context(), task.Payload{Ref: &task.Ref{SHA256: "no such"}})
+		}
+		store.Fail(blob.ErrUnavailable)
+		asked := store.Calls()
+		for range 10 {
+			if err := collect(); !errors.Is(err, blob.ErrUnavailable) {
+				t.Fatal(err)
+			}
+		}
+		if n := store.Calls() - asked; n != 3 {
+			t.Errorf("asked %d times in a moment, want 3", n)
+		}
+		store.Fail(nil)
+		if err := collect(); !errors.Is(err, blob.ErrUnavailable) {
+			t.Errorf("at once: %v", err)
+		}
+		time.Sleep(6 * time.Second)
+		if err := collect(); err != nil {
+			t.Errorf("after a while: %v", err)
+		}
+	})
 }

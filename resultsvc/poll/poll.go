@@ -34,19 +34,26 @@ type Waiter interface {
 	Wait(ctx context.Context, id task.ID) (*terminal.Terminal, uint8, error)
 }
 
+// Results brings large outputs back: *claimcheck.Desk. The error is of trouble
+// that may pass.
+type Results interface {
+	Task(ctx context.Context, view api.Task) (_ api.Task, release func(), err error)
+}
+
 // API serves the routes.
 type API struct {
-	store  Store
-	waiter Waiter
-	ids    lookup.IDs
+	store   Store
+	waiter  Waiter
+	results Results
+	ids     lookup.IDs
 
 	draining context.Context // done once long polls must answer
 	drain    context.CancelFunc
 }
 
 // New returns the routes over a projection.
-func New(store Store, waiter Waiter, ids lookup.IDs) *API {
-	a := &API{store: store, waiter: waiter, ids: ids}
+func New(store Store, waiter Waiter, results Results, ids lookup.IDs) *API {
+	a := &API{store: store, waiter: waiter, results: results, ids: ids}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	return a
 }
@@ -74,6 +81,11 @@ func (a *API) one(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	view, release, err := a.results.Task(c.Request().Context(), view)
+	if err != nil {
+		return lookup.Unavailable(err)
+	}
+	defer release()
 	return httpserver.OK(c, http.StatusOK, view)
 }
 

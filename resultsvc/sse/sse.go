@@ -20,6 +20,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
@@ -46,6 +47,7 @@ type Params struct {
 	DrainSpread  time.Duration // over which a drain spreads its goodbyes; default 20 s
 	Streams      int           // open at once in this process; default 20,000
 	PerTenant    int           // and of one tenant; default 10,000
+	Results      Results       // default: no blob store
 }
 
 func (p Params) withDefaults() Params {
@@ -64,6 +66,9 @@ func (p Params) withDefaults() Params {
 	}
 	if p.PerTenant == 0 {
 		p.PerTenant = 10_000
+	}
+	if p.Results == nil {
+		p.Results = claimcheck.New(nil, claimcheck.Params{})
 	}
 	return p
 }
@@ -343,7 +348,13 @@ func (a *API) pump(ctx context.Context, c echo.Context, s *follow.Stream, w *wri
 		}
 		switch {
 		case err == nil:
-			if err := w.event(it.Entry, p.idOf(it, time.Now())); err != nil {
+			e, release, err := a.whole(ctx, it.Entry)
+			if err != nil {
+				return endReconnect, errors.Join(err, w.goodbye("results"))
+			}
+			err = w.event(e, p.idOf(it, time.Now()))
+			release()
+			if err != nil {
 				return endCut, err
 			}
 			a.metrics.events.Inc()
@@ -420,9 +431,14 @@ func (w *writer) goodbye(reason string) error {
 // keepBuffer is the largest buffer kept between frames.
 const keepBuffer = 64 << 10
 
+// slowest is the pace, in bytes a second, at which a client must take what is
+// larger than one event of tokens.
+const slowest = 1 << 20
+
 func (w *writer) send() error {
 	// A recorder in a test has no deadlines; a real connection always has.
-	if err := w.control.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	patience := w.timeout + time.Duration(len(w.buf)/slowest)*time.Second
+	if err := w.control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	_, err := w.to.Write(w.buf)

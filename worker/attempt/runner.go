@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/schema/fault"
@@ -23,6 +24,7 @@ import (
 type Params struct {
 	Store   Store
 	Log     Log
+	Claims  Claims // default: no blob store
 	Logger  *slog.Logger
 	Metrics prometheus.Registerer
 	Worker  string           // names this process in claims and history
@@ -51,6 +53,9 @@ func (p Params) withDefaults() Params {
 	p.TokenEvery = max(0, p.TokenEvery)
 	if p.NowFunc == nil {
 		p.NowFunc = time.Now
+	}
+	if p.Claims == nil {
+		p.Claims = claimcheck.New(nil, claimcheck.Params{})
 	}
 	return p
 }
@@ -124,6 +129,8 @@ type Call struct {
 func (r *Runner) Do(ctx context.Context, c Call, tries []*Try) []Result {
 	results := make([]Result, len(tries))
 	live := r.check(ctx, tries, results)
+	live, release := r.collect(ctx, tries, live, results)
+	defer release()
 	if len(live) == 0 {
 		return results
 	}
@@ -306,7 +313,7 @@ func (r *Runner) call(ctx context.Context, c Call, tries []*Try, live []int, cla
 		itemCtx, stop := t.start(ctx, r.p.Timeout, r.p.NowFunc())
 		defer stop()
 		ctxs[j] = itemCtx
-		items[j] = backend.Item{Task: t.Task, Fence: t.Fence, Ctx: itemCtx}
+		items[j] = backend.Item{Task: t.input(), Fence: t.Fence, Ctx: itemCtx}
 		if t.Task.Stream {
 			items[j].Emit, streams[j], stop = r.emitter(t, claimed[i])
 			defer stop()

@@ -28,9 +28,19 @@ type Try struct {
 	Again    bool // another fence may have shown tokens: clients are told to forget them
 	Insist   bool // run even if another worker seems to run the task
 
+	whole *task.Task // with the payload that was collected; nil: Task has it
+
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // nil until it runs
 	cause  error                   // set by Cancel before it ran
+}
+
+// input is the task as a backend is given it.
+func (t *Try) input() *task.Task {
+	if t.whole != nil {
+		return t.whole
+	}
+	return t.Task
 }
 
 // Cancel stops the try, now or as soon as it starts, with a *fault.Error as the
@@ -100,6 +110,9 @@ type Result struct {
 	// Lost the one that this try found; nil: none.
 	Losses int
 	Lost   *eventlog.Lost
+	// Uncollected is true when the payload could not be had, as Err says: nothing
+	// ran, and nothing was written under the fence.
+	Uncollected bool
 	// Suspect is true when the try was in a batch that failed as a whole and
 	// could not be split to the end: it should run alone next time.
 	Suspect bool

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/penstock/penstock/internal/claimcheck"
+	"github.com/penstock/penstock/internal/claimcheck/claimchecktest"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/fault"
@@ -58,6 +60,7 @@ type world struct {
 	backend  *attempttest.Backend
 	early    bool          // what is published again is delivered before it is acknowledged
 	ahead    time.Duration // of the brokers' clock to the machine's
+	blobs    *claimchecktest.Store
 }
 
 type published struct {
@@ -77,12 +80,14 @@ func inWorld(t *testing.T, do func(ctx context.Context, items []backend.Item) []
 			ends: map[task.ID][]*terminal.Terminal{}, settled: map[int64]bool{}, released: map[int64]bool{},
 			refuse:  map[task.Status]error{},
 			backend: &attempttest.Backend{Max: 8, Do: do},
+			blobs:   claimchecktest.New(),
 		}
+		claims := claimcheck.New(w.blobs, claimcheck.Params{Limit: blobLimit})
 		quiet := slog.New(slog.DiscardHandler)
 		reg := prometheus.NewRegistry()
-		runner := attempt.NewRunner(attempt.Params{Store: w.redis, Log: w.redis, Logger: quiet, Metrics: reg, Worker: "w", NowFunc: w.BrokerNow})
+		runner := attempt.NewRunner(attempt.Params{Store: w.redis, Log: w.redis, Logger: quiet, Metrics: reg, Worker: "w", NowFunc: w.BrokerNow, Claims: claims})
 		w.params = dispatch.Params{
-			Pool: "default", Runner: runner, Publisher: w, Batch: batch.Policy{MaxTasks: 8, MaxDelay: 10 * time.Millisecond}, Log: quiet, Metrics: reg,
+			Pool: "default", Runner: runner, Publisher: w, Results: claims, Batch: batch.Policy{MaxTasks: 8, MaxDelay: 10 * time.Millisecond}, Log: quiet, Metrics: reg,
 			Worker: "w", Group: "g", BackoffFunc: func(n int, hint time.Duration) time.Duration {
 				return max(time.Second<<min(n-1, 3), hint)
 			},

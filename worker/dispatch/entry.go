@@ -89,6 +89,9 @@ func (e *entry) item() schedule.Item[*entry] {
 func costOf(e *entry) int {
 	const unknown = 256
 	cost := len(e.rec.Value) / 4
+	if ref := e.task.Payload.Ref; ref != nil {
+		cost += int(ref.Bytes / 4)
+	}
 	if e.task.Kind != task.Embedding {
 		cost += e.task.Params.Int("max_tokens", unknown)
 	}

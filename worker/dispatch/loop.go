@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/task"
@@ -40,6 +41,7 @@ type Params struct {
 	Router    *route.Router // its Run is somebody else's
 	Batch     batch.Policy
 	Publisher Publisher
+	Results   Results // default: no blob store
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
 	Worker    string // in the history of attempts
@@ -76,6 +78,9 @@ func (p Params) withDefaults() Params {
 	set(&p.MemoryWait, 5*time.Second)
 	set(&p.ExpiryGrace, 2*time.Second)
 	set(&p.HeldLimit, 2*time.Minute)
+	if p.Results == nil {
+		p.Results = claimcheck.New(nil, claimcheck.Params{})
+	}
 	if p.HealthyFunc == nil {
 		p.HealthyFunc = func(string) bool { return false }
 	}

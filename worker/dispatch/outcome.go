@@ -28,6 +28,9 @@ func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 		return
 	}
 	e.heldFrom = time.Time{}
+	if r.Uncollected {
+		e.try-- // its fence is as good as new
+	}
 	v := l.p.Runner.Judge(t, r)
 	if r.Err != nil {
 		e.failedOn = r.Backend

@@ -48,6 +48,8 @@ func (l *Loop) send(e *entry) {
 			o.letter = nil
 			l.send(e)
 		})
+	case o.terminal != nil && l.p.Results.Wants(o.terminal.Output):
+		l.deposit(e)
 	case o.terminal != nil:
 		l.writeTerminal(o.terminal, func(err error) { l.sent(e, err) })
 	case o.again != nil:
@@ -89,7 +91,7 @@ func (l *Loop) shrink(e *entry) {
 		e.out.again = nil
 		l.buryEntry(e, fault.New(fault.Internal, "the record with its history is larger than the topic takes"))
 	case e.out.terminal.Output != nil:
-		l.finish(e, task.Failed, fault.New(fault.TooLarge, "the result is larger than a record may be"))
+		l.finish(e, task.Failed, fault.New(fault.TooLarge, "the result is larger than a record may be; a blob store (blob_url) takes larger ones"))
 	default: // nothing but labels and history: those are for people
 		e.out.terminal.Labels, e.out.terminal.Attempts = nil, nil
 		l.send(e)
