@@ -15,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock/penstock/cmd/faults/ledger"
 	"github.com/penstock/penstock/cmd/faults/report"
 	"github.com/penstock/penstock/cmd/system"
+	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/task"
 )
 
 // binaries is where the services are. Written by TestMain only.
@@ -68,6 +71,7 @@ type rigParams struct {
 	Replica  bool              // Redis has one
 	Redis    []string          // settings of the server
 	Seed     uint64            // of the links' jitter
+	Tenants  []string          // each gets a key; none: everybody is the tenant dev
 
 	// System counts processes and says what they run; where they are and what
 	// they reach is filled in.
@@ -80,7 +84,10 @@ type rig struct {
 	Kafka *system.Kafka
 	Redis *system.Redis
 	Links *system.Links
+	Doors ledger.Doors
 	Dir   string // catalogs and logs; kept when the test fails
+
+	promoted bool // the replica serves; guarded by whoever promotes
 }
 
 // tuned are the brokers' settings that find a dead broker in three seconds.
@@ -94,11 +101,24 @@ func openRig(t *testing.T, p rigParams) *rig {
 	r := openServers(t, p)
 	p.System.Bin, p.System.Dir = binaries, r.Dir
 	p.System.Kafka, p.System.Redis, p.System.Links = r.Kafka.Addrs, r.Redis.URL, r.Links
+	if len(p.Tenants) > 0 {
+		path := filepath.Join(r.Dir, "keys.yaml")
+		keys, err := ledger.WriteKeys(path, p.Tenants...)
+		must(t, err)
+		r.Doors.Keys = keys
+		p.System.Env = append(p.System.Env, "PENSTOCK_AUTH_KEYS_FILE="+path)
+	}
 	s, err := system.Start(t.Context(), p.System)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.System = s
+	for _, p := range s.Producers {
+		r.Doors.Producers = append(r.Doors.Producers, p.URL)
+	}
+	for _, p := range s.Results {
+		r.Doors.Results = append(r.Doors.Results, p.URL)
+	}
 	t.Cleanup(func() {
 		r.Links.Heal()
 		if err := s.Stop(); err != nil {
@@ -198,5 +218,12 @@ func pause(t *testing.T, d time.Duration) {
 	case <-timer.C:
 	case <-t.Context().Done():
 		t.Fatal(t.Context().Err())
+	}
+}
+
+// prompt is a task that costs the simulator next to nothing.
+func prompt(text string) api.SubmitRequest {
+	return api.SubmitRequest{
+		Model: "sim-chat", Payload: task.Payload{Text: text}, Params: task.Params{"max_tokens": []byte("8")},
 	}
 }

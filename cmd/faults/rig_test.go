@@ -9,7 +9,6 @@ import (
 
 	"github.com/penstock/penstock/cmd/faults/proxy"
 	"github.com/penstock/penstock/cmd/system"
-	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/task"
 )
 
@@ -55,11 +54,4 @@ func TestRig(t *testing.T) {
 	must(t, r.Redis.Kill9())
 	must(t, r.Redis.Restart(t.Context()))
 	run(t, "redis is empty")
-}
-
-// prompt is a task that costs the simulator next to nothing.
-func prompt(text string) api.SubmitRequest {
-	return api.SubmitRequest{
-		Model: "sim-chat", Payload: task.Payload{Text: text}, Params: task.Params{"max_tokens": []byte("8")},
-	}
 }

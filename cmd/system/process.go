@@ -60,10 +60,17 @@ type spec struct {
 // stops it.
 func start(s spec) (*Process, error) {
 	p := &Process{Name: s.name, URL: s.url, Log: s.log, spec: s}
-	return p, p.launch()
+	return p, p.Start()
 }
 
-func (p *Process) launch() error {
+// Start starts the process, at its old address if it ran before, and does not
+// wait until it is ready. It is an error while the process runs.
+func (p *Process) Start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.run != nil && p.run.alive() {
+		return fmt.Errorf("start %s: it still runs", p.Name)
+	}
 	out, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("open log of %s: %w", p.Name, err)
@@ -81,8 +88,6 @@ func (p *Process) launch() error {
 		r.exit = cmd.Wait()
 		close(r.done)
 	}()
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.run = r
 	return nil
 }
@@ -98,9 +103,11 @@ func (p *Process) life() *run {
 func (p *Process) PID() int { return p.life().cmd.Process.Pid }
 
 // Alive reports whether the process still runs; a stopped one does.
-func (p *Process) Alive() bool {
+func (p *Process) Alive() bool { return p.life().alive() }
+
+func (r *run) alive() bool {
 	select {
-	case <-p.life().done:
+	case <-r.done:
 		return false
 	default:
 		return true
@@ -163,13 +170,8 @@ func (p *Process) Restart(ctx context.Context) error {
 	return p.ready(ctx)
 }
 
-// Start is Restart for those who do not wait.
-func (p *Process) Start() error {
-	if p.Alive() {
-		return fmt.Errorf("start %s: it still runs", p.Name)
-	}
-	return p.launch()
-}
+// Probe asks once whether the process serves.
+func (p *Process) Probe(ctx context.Context) error { return p.spec.probe(ctx) }
 
 // ready waits until the process serves.
 func (p *Process) ready(ctx context.Context) error {
