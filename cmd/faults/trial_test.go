@@ -6,6 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -75,10 +79,11 @@ func (tr *trial) driver(rate float64) *ledger.Driver {
 	}
 }
 
-// warmUp runs some tasks to their end and measures what is left.
+// warmUp runs some tasks to their end, as many at once as it can, so that every
+// pool of connections is as large as it gets, and measures what is left.
 func (tr *trial) warmUp(t *testing.T, l ledger.Load) {
 	t.Helper()
-	l.Name, l.Tasks = l.Name+"-warm", 100
+	l.Name, l.Tasks, l.Streamed = l.Name+"-warm", 400, 0.5
 	must(t, tr.driver(0).Run(t.Context(), l))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -89,7 +94,24 @@ func (tr *trial) warmUp(t *testing.T, l ledger.Load) {
 	for _, p := range tr.r.parts() {
 		tr.base[p.PID], err = ledger.Measure(t.Context(), p)
 		must(t, err)
+		tr.dump(t, p, "before")
 	}
+}
+
+// dump keeps the goroutines of a part beside its log, for whoever looks into a
+// leak.
+func (tr *trial) dump(t *testing.T, p ledger.Part, when string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Admin+"/debug/pprof/goroutine?debug=1", nil)
+	must(t, err)
+	res, err := http.DefaultClient.Do(req)
+	must(t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(tr.r.Dir, fmt.Sprintf("%s.goroutines-%s", p.Name, when)), text, 0o644))
 }
 
 // parts are the processes that are watched for leaks.
@@ -129,6 +151,9 @@ func (tr *trial) conclude(t *testing.T, healed time.Time, within time.Duration) 
 		must(t, ledger.Foreign(t.Context(), tr.r.Doors, tr.book, 20))
 	}
 	must(t, ledger.Leaks(t.Context(), tr.book, tr.r.parts(), tr.base, memoryLimit))
+	for _, p := range tr.r.parts() {
+		tr.dump(t, p, "after")
+	}
 	log, err := ledger.ReadLog(t.Context(), tr.r.Kafka.Addrs, "default")
 	must(t, err)
 	out.Verdict = ledger.Check(tr.book, log, tr.commits)
