@@ -21,7 +21,6 @@ const (
 	chaosRate    = 55.0 // tasks a second
 	chaosStrikes = 6
 	chaosStep    = 7 * time.Second
-	drainWithin  = 120 * time.Second
 )
 
 // TestChaos is L3 and F24: from each seed a system on three brokers, a load,

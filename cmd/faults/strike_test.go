@@ -19,6 +19,9 @@ import (
 	"github.com/penstock/penstock/cmd/system"
 )
 
+// drainWithin is how long a load may take to end once everything has healed.
+const drainWithin = 120 * time.Second
+
 // strike is one fault of a plan: what, on which of its kind, when and for how
 // long. A plan is a function of its seed.
 type strike struct {
