@@ -27,6 +27,16 @@ func consuming() []mutant {
 			tests: []string{"./worker/consume"},
 		},
 		{
+			name: "commit-for-the-lost", rule: "15: nothing is committed for a partition that was taken away",
+			file: "worker/consume/commit.go", old: "if s.o.revoked && !s.final {", new: "if s.o.revoked && s.offset < 0 {",
+			tests: []string{"./worker/consume"},
+		},
+		{
+			name: "settled-after-the-revoke", rule: "15: what is settled after a partition was taken away is not committed",
+			file: "worker/consume/rebalance.go", old: "o.revoked = true\n\t\t\to.backlog = nil", new: "o.backlog = nil",
+			tests: []string{"./worker/consume"},
+		},
+		{
 			name: "pause-outlives-the-assignment", rule: "16: a partition that comes back is not paused for ever",
 			file: "worker/consume/rebalance.go", old: "g.pause(o, false) // the client", new: "// the client",
 			tests: []string{"./worker/consume"}, run: "Paus",
@@ -94,6 +104,16 @@ func folding() []mutant {
 		{
 			name: "last-terminal-wins-in-redis", rule: "the first terminal of a generation wins",
 			file: "internal/taskstore/lua/apply.lua", old: "elseif s == '' and (generation", new: "elseif (generation",
+			tests: []string{"./internal/taskstore"},
+		},
+		{
+			name: "last-terminal-wins-to-clients", rule: "what clients see of a task is one register",
+			file: "internal/taskstore/lua/apply.lua", old: "elseif s == '' and (generation", new: "elseif (generation",
+			tests: []string{"./cmd/history"},
+		},
+		{
+			name: "hints-outlive-the-end", rule: "a task that has ended looks the same on every read path",
+			file: "internal/taskstore/view.go", old: "f.View = api.OfTerminal(f.Terminal, r.state.Generation)\n\t\treturn f", new: "f.View = api.OfTerminal(f.Terminal, r.state.Generation)",
 			tests: []string{"./internal/taskstore"},
 		},
 		{

@@ -63,13 +63,16 @@ func (s *Store) GetMany(ctx context.Context, ids []task.ID) ([]Found, error) {
 	return out, nil
 }
 
-// foundOf turns a reading of viewFields into what callers see.
+// foundOf turns a reading of viewFields into what callers see. A task that has
+// ended is shown as its terminal tells it and no hint adds to that: a stream
+// shows no more either, and after a rebuild there are no hints.
 func foundOf(id task.ID, r reading) Found {
 	f := Found{State: r.state, Known: known(r.fields), Terminal: r.terminal, Expired: r.expired}
 	f.View = api.Task{TaskID: id, Status: task.Pending, Generation: r.state.Generation, Attempts: []task.Attempt{}}
 	switch {
 	case f.Terminal != nil:
 		f.View = api.OfTerminal(f.Terminal, r.state.Generation)
+		return f
 	case f.Expired:
 		f.View.Status = r.state.Status
 	case f.Known:
@@ -99,7 +102,7 @@ func openStatus(st terminal.State, v []any) task.Status {
 	return task.Queued
 }
 
-// addHint fills what the terminal does not say, or what is there instead of one.
+// addHint fills in what is known besides the state.
 func addHint(view *api.Task, v []any) {
 	if model, ok := text(v, 7); ok && view.Model == "" {
 		view.Model = model

@@ -428,8 +428,8 @@ func hints(t *testing.T, open Open) {
 	}
 	b.apply(t, 0, b.ended(id, task.Dead, 0))
 	hint(task.Running, 0, 3)
-	if v := b.get(t, id).View; v.Status != task.Dead || v.Class != task.Standard {
-		t.Errorf("view %+v, want dead with the hint's class", v)
+	if v := b.get(t, id).View; v.Status != task.Dead || v.Labels != nil {
+		t.Errorf("view %+v, want dead as the terminal tells it, without the hint's labels", v)
 	}
 	b.apply(t, 1, b.ended(id, terminal.Reopened, 1))
 	expect(task.Queued, 0)
