@@ -2,8 +2,10 @@ package tasktopic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -92,11 +94,34 @@ func (p *Publisher) KeepTime(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Sync asks the brokers for their time once. A service does so before it takes
-// its first task. It writes an empty record and asks for the youngest stamp of
-// its topic, which is that record's or a later one's: the client does not tell
-// the stamp of its own produce.
+// errOlder is that of an estimate whose youngest record is not ours.
+var errOlder = errors.New("a broker's clock went back")
+
+// sameStamp is how often Sync asks again after it found an older record. Of
+// records with one stamp the broker names the first, and services that start
+// together often write in one millisecond.
+const sameStamp = 5
+
+// Sync asks the brokers for their time. A service does so before it takes its
+// first task.
 func (p *Publisher) Sync(ctx context.Context) error {
+	for try := 1; ; try++ {
+		err := p.syncOnce(ctx)
+		if try == sameStamp || !errors.Is(err, errOlder) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(1+rand.IntN(20*try)) * time.Millisecond):
+		}
+	}
+}
+
+// syncOnce writes an empty record and asks for the youngest stamp of its topic,
+// which is that record's or a later one's: the client does not tell the stamp
+// of its own produce.
+func (p *Publisher) syncOnce(ctx context.Context) error {
 	sent := p.clock.local()
 	ack, err := p.produce(ctx, &kgo.Record{Topic: topic.Clock})
 	if err != nil {
@@ -111,8 +136,8 @@ func (p *Publisher) Sync(ctx context.Context) error {
 	}
 	youngest, _ := listed.Lookup(ack.Topic, ack.Partition)
 	if youngest.Timestamp < 0 || youngest.Offset < ack.Offset {
-		return fmt.Errorf("learn the brokers' time: the youngest record of %s lies at %d, before ours at %d: a broker's clock went back",
-			ack.Topic, youngest.Offset, ack.Offset)
+		return fmt.Errorf("learn the brokers' time: the youngest record of %s lies at %d, before ours at %d: %w",
+			ack.Topic, youngest.Offset, ack.Offset, errOlder)
 	}
 	p.clock.learn(sent, p.clock.local(), time.UnixMilli(youngest.Timestamp))
 	return nil

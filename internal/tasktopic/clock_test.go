@@ -2,7 +2,9 @@ package tasktopic_test
 
 import (
 	"log/slog"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -90,4 +92,34 @@ func TestAnOlderStampIsNotTakenForThePresent(t *testing.T) {
 	if got := off(p); got > near {
 		t.Errorf("off by %s", got)
 	}
+}
+
+func TestServicesThatStartInOneMillisecondAllLearnTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var network kfake.VirtualNetwork
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ListenFn(network.Listen), kfake.Ports(9092))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cluster.Close()
+		cfg := kafkaclient.Config{Brokers: cluster.ListenAddrs(), ClientID: "test", Dial: network.DialContext}
+		quiet := slog.New(slog.DiscardHandler)
+		var starts sync.WaitGroup
+		for range 8 {
+			cl, err := kafkaclient.New(cfg, quiet, kafkaclient.ProducerOpts(1<<20)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			starts.Go(func() {
+				if err := tasktopic.DefaultConfig().Ensure(t.Context(), cl, []string{"default"}, quiet); err != nil {
+					t.Error(err)
+				}
+				if err := tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: 12}).Sync(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		starts.Wait()
+	})
 }
