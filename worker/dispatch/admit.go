@@ -32,7 +32,7 @@ func (l *Loop) admit(d *consume.Delivery) {
 			e.next = append(e.next, d)
 			return
 		}
-		e.deliveries = append(e.deliveries, d)
+		e.join(d, p)
 		l.m.joined.Inc()
 		return
 	}

@@ -410,6 +410,23 @@ func TestAQueueOfNothingButPoisonIsBuriedWhileItsBackendIsWell(t *testing.T) {
 	}, func(w *world) { w.params.HealthyFunc = func(string) bool { return true } })
 }
 
+func TestWhatJoinsFromFurtherOnIsNotThrownBack(t *testing.T) {
+	inWorld(t, func(context.Context, []backend.Item) []backend.Outcome {
+		time.Sleep(time.Second)
+		return backend.Fail(1, &fault.Error{Code: fault.Unavailable, Status: 500, RetryAfter: 6 * time.Second})
+	}, func(w *world) {
+		tk, _ := w.submit(nil)
+		w.sleep(500 * time.Millisecond)
+		// Another owner has run it, too, and published it again and again.
+		w.deliver(tk, task.Progress{Hop: 2, Attempts: 2})
+		w.sleep(time.Second)
+		w.expect("republish penstock.retry.5s", "settled", "settled")
+		if p := w.again[0].p; p.Hop != 3 || p.Attempts != 2 {
+			t.Errorf("progress %+v", p)
+		}
+	})
+}
+
 func TestADuplicateRecordJoinsTheTaskInFlight(t *testing.T) {
 	runs := 0
 	inWorld(t, func(_ context.Context, items []backend.Item) []backend.Outcome {

@@ -103,6 +103,19 @@ func (e *entry) fence() (event.Fence, error) {
 	return event.NewFence(e.progress.Generation, e.progress.Hop, e.first.Group, e.try)
 }
 
+// join takes in another record of the same work. If it is further than ours,
+// because another owner has published it since, we go on from there: the entry's
+// outcome settles it, and a record of a lower hop would not count its attempts
+// and would lose against the fence of those.
+func (e *entry) join(d *consume.Delivery, p task.Progress) {
+	e.deliveries = append(e.deliveries, d)
+	if p.Hop <= e.progress.Hop {
+		return
+	}
+	p.Attempts, p.Losses = max(p.Attempts, e.progress.Attempts), max(p.Losses, e.progress.Losses)
+	e.progress, e.rec, e.first = p, d.Record, d
+}
+
 // handedOn reports whether a record of the same work is what the entry is being
 // published again as. It must not join: it would be settled with the entry, and
 // nobody would run it.
