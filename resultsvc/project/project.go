@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/schema/topic"
 )
@@ -53,6 +54,7 @@ type Projector struct {
 	mu      sync.Mutex
 	owned   map[int32]int64 // partition to the offset it goes on at
 	changed bool            // positions moved since the last commit
+	topicID [16]byte        // of the results, as fetched
 }
 
 // New returns a projector; it reads nothing before Run.
@@ -208,6 +210,8 @@ const commitTimeout = 2 * time.Second
 func (p *Projector) Run(ctx context.Context, cl *kgo.Client) error {
 	p.client <- cl
 	defer func() { <-p.client }()
+	var committing sync.WaitGroup
+	committing.Go(func() { p.commitLoop(ctx, cl) })
 	next := time.Now().Add(p.p.Check)
 	for ctx.Err() == nil {
 		until, cancel := context.WithDeadline(ctx, next)
@@ -221,21 +225,16 @@ func (p *Projector) Run(ctx context.Context, cl *kgo.Client) error {
 		p.applyAll(ctx, cl, fetches)
 		if now := time.Now(); !now.Before(next) {
 			p.check(ctx, cl)
-			p.commit(ctx, cl)
 			next = now.Add(p.p.Check)
 		}
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
-	defer cancel()
-	cl.CommitOffsetsSync(last, p.positions(), func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
-		if err != nil {
-			p.log.Debug("commit results", "err", err)
-		}
-	})
+	committing.Wait()
+	p.commit(context.WithoutCancel(ctx), cl)
 	return nil
 }
 
 func (p *Projector) applyAll(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) {
+	fetches.EachTopic(func(t kgo.FetchTopic) { p.fetchedFrom(t.TopicID) })
 	var g errgroup.Group
 	g.SetLimit(p.p.Parallel)
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
@@ -296,25 +295,57 @@ func (p *Projector) skip(ctx context.Context, partition int32, from, to int64) {
 	}
 }
 
+// commitLoop commits beside the projection, which must not wait for it.
+func (p *Projector) commitLoop(ctx context.Context, cl *kgo.Client) {
+	tick := time.NewTicker(p.p.Check)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.commit(ctx, cl)
+		}
+	}
+}
+
+// commit tells those who watch the lag; a failure is made good by the next.
 func (p *Projector) commit(ctx context.Context, cl *kgo.Client) {
-	p.mu.Lock()
-	changed := p.changed
-	p.changed = false
-	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	at, changed := p.positions()
 	if !changed {
 		return
 	}
-	cl.CommitOffsets(ctx, p.positions(), nil) // for monitors; a failure is made good by the next
+	req, err := kafkaclient.MemberCommit(cl, topic.ProjectorGroup)
+	if err == nil {
+		req.Topics = []kmsg.OffsetCommitRequestTopic{at}
+		err = kafkaclient.Commit(ctx, cl, req)
+	}
+	if err != nil {
+		p.log.Debug("commit results", "err", err)
+	}
 }
 
-func (p *Projector) positions() map[string]map[int32]kgo.EpochOffset {
+// positions are what a commit has to say, and whether it is new.
+func (p *Projector) positions() (at kmsg.OffsetCommitRequestTopic, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at := make(map[int32]kgo.EpochOffset, len(p.owned))
+	changed, p.changed = p.changed, false
+	at.Topic, at.TopicID = topic.Results, p.topicID
 	for partition, offset := range p.owned {
-		at[partition] = kgo.EpochOffset{Epoch: -1, Offset: offset}
+		one := kmsg.NewOffsetCommitRequestTopicPartition()
+		one.Partition, one.Offset = partition, offset
+		at.Partitions = append(at.Partitions, one)
 	}
-	return map[string]map[int32]kgo.EpochOffset{topic.Results: at}
+	return at, changed && len(at.Partitions) > 0
+}
+
+// fetchedFrom notes the id of the topic, by which commits name it.
+func (p *Projector) fetchedFrom(id [16]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.topicID = id
 }
 
 func (p *Projector) partitions() []int32 {

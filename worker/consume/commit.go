@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock/penstock/internal/kafkaclient"
 )
 
 // snapshot is what one owner has to commit, of one moment.
@@ -26,10 +28,7 @@ func (o *owner) snapshot(final bool) snapshot {
 	return snapshot{o, offset, metadata, final}
 }
 
-var (
-	errNothing  = errors.New("nothing left to commit")
-	errNoMember = errors.New("commit offsets: not a member of the group")
-)
+var errNothing = errors.New("nothing left to commit")
 
 const (
 	commitTimeout = 10 * time.Second      // of one commit, the client's own repetitions included
@@ -129,31 +128,23 @@ func (g *Group) redirty(snaps []snapshot) {
 	}
 }
 
-// send writes one commit and checks every partition's answer. The client's own
-// commit is not used: it waits for a rebalance to end, which a revoke must not.
+// send writes one commit and checks every partition's answer.
 func (g *Group) send(ctx context.Context, snaps []snapshot) error {
 	req, err := g.request(snaps)
 	if err != nil {
 		return err
 	}
-	resp, err := req.RequestWith(ctx, g.cl)
-	if err != nil {
-		return fmt.Errorf("commit offsets: %w", err)
-	}
-	return partitionErrors(resp)
+	return kafkaclient.Commit(ctx, g.cl, req)
 }
 
-// request builds a commit in the name of this member and of the generation it
-// is in, so that the broker refuses it from anybody whose time is over. Under
-// the lock that sets the flag it leaves out partitions that were taken away.
+// request builds the commit. Under the lock that sets the flag it takes the
+// generation and leaves out partitions that were taken away.
 func (g *Group) request(snaps []snapshot) (*kmsg.OffsetCommitRequest, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	req := kmsg.NewPtrOffsetCommitRequest()
-	req.Group = g.p.Group
-	req.MemberID, req.Generation = g.cl.GroupMetadata()
-	if req.MemberID == "" || req.Generation < 0 { // a broker takes that for a commit from outside the group
-		return nil, errNoMember
+	req, err := kafkaclient.MemberCommit(g.cl, g.p.Group)
+	if err != nil {
+		return nil, err
 	}
 	topics := map[string]int{}
 	for _, s := range snaps {
@@ -178,18 +169,6 @@ func (s snapshot) partition() kmsg.OffsetCommitRequestTopicPartition {
 	p := kmsg.NewOffsetCommitRequestTopicPartition()
 	p.Partition, p.Offset, p.Metadata = s.o.at.partition, s.offset, &s.metadata
 	return p
-}
-
-func partitionErrors(resp *kmsg.OffsetCommitResponse) error {
-	var errs []error
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				errs = append(errs, fmt.Errorf("commit partition %d: %w", p.Partition, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Close commits what is settled, leaves the group and closes the client. Poll

@@ -23,8 +23,12 @@ import (
 // ReadAll returns every record of a topic up to its end at the call, in offset
 // order within a partition.
 func ReadAll(ctx context.Context, brokers []string, name string) ([]*kgo.Record, error) {
-	cl, err := kafkaclient.New(kafkaclient.Config{Brokers: brokers, ClientID: "topiclog"},
-		slog.New(slog.DiscardHandler), kafkaclient.ReaderOpts(kgo.NewOffset().AtStart(), name)...)
+	return ReadAllOf(ctx, kafkaclient.Config{Brokers: brokers, ClientID: "topiclog"}, name)
+}
+
+// ReadAllOf is ReadAll for a cluster that takes more than addresses to reach.
+func ReadAllOf(ctx context.Context, c kafkaclient.Config, name string) ([]*kgo.Record, error) {
+	cl, err := kafkaclient.New(c, slog.New(slog.DiscardHandler), kafkaclient.ReaderOpts(kgo.NewOffset().AtStart(), name)...)
 	if err != nil {
 		return nil, err
 	}
