@@ -36,6 +36,12 @@ func (l *Loop) admit(d *consume.Delivery) {
 		l.m.joined.Inc()
 		return
 	}
+	if l.outdated(id) {
+		d.Settle()
+		l.m.settled.WithLabelValues("moot").Inc()
+		return
+	}
+	l.supersede(id)
 	e := &entry{task: t, progress: p, rec: d.Record, first: d, deliveries: []*consume.Delivery{d}, retried: p.Attempts > 0}
 	l.entries[id] = e
 	l.byID[t.ID] = append(l.byID[t.ID], e)

@@ -51,6 +51,7 @@ type entry struct {
 	inQueue  bool         // the scheduler has it, perhaps as a leftover
 	holds    bool         // its ordering key, since it was popped
 	secluded bool         // it has the worker's one place for suspects
+	old      bool         // a later generation of the task is in flight: nothing of this one counts any more
 	dying    bool         // it waits for the end of a flood
 	heldFrom time.Time    // when another worker was first found to run it; zero: not so
 	now      *attempt.Try // while running

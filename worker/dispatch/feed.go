@@ -68,6 +68,9 @@ func (l *Loop) form(now time.Time, e *entry) {
 		}
 	case e.revoked():
 		l.giveBack(e)
+	case l.otherRuns(e):
+		l.alarms.stop(e.expiry)
+		l.comeBack(e, generationPause)
 	case e.progress.Losses >= attempt.MaxLosses:
 		l.buryEntry(e, errKiller())
 	case e.try > event.MaxTry:

@@ -17,7 +17,7 @@ func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 	l.readmit(e)
 	l.remember(e, r)
 	switch {
-	case r.Moot:
+	case r.Moot, e.old:
 		l.settle(e, "moot")
 		return
 	case r.Held:
