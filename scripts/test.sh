@@ -66,8 +66,9 @@ if ! wanted unit || [[ $only == all ]]; then
   server s3 PENSTOCK_TEST_S3
 fi
 mapfile -t integration < <(tagged integration)
+# One package at a time: they share the servers, and some empty them.
 if wanted integration && ((${#integration[@]})); then
-  stage integration -race -count=1 -timeout 10m -tags integration "${integration[@]}"
+  stage integration -p 1 -race -count=1 -timeout 10m -tags integration "${integration[@]}"
 fi
 mapfile -t e2e < <(tagged e2e)
 if wanted e2e && ((${#e2e[@]})); then

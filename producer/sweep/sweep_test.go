@@ -31,7 +31,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	partitions = 3
+	partitions = 12 // as the plan has by default, and as a shared broker has
 	pool       = "default"
 	grace      = 2 * time.Second
 )
