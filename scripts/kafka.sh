@@ -181,11 +181,13 @@ start() {
 }
 
 # await waits until the broker has left its fence and serves its clients' port.
+# It asks for a child by its pid alone: until it has exec'd java, alive does not
+# know it.
 await() {
   local id=$1 port waited=0
   port=$(awk -v id="$id" '$1 == id && $2 == "PLAINTEXT" {sub(/.*:/, "", $3); print $3}' "$run/listeners")
   until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-    alive "$(<"$run/$id.pid")" || fail "the broker died" "$id"
+    kill -0 "$(<"$run/$id.pid")" 2>/dev/null || fail "the broker died" "$id"
     ((waited++ < 600)) || fail "the broker did not open its port within a minute" "$id"
     sleep 0.1
   done

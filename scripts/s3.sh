@@ -76,10 +76,13 @@ build() {
   exit $unavailable
 }
 
+# await asks for a child by its pid alone: until it has exec'd its server, alive
+# does not know it.
 await() {
   local port=$1 waited=0
   until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-    if ! alive "$(<"$run/pid")" || ((waited++ >= 100)); then
+    if ! kill -0 "$(<"$run/pid")" 2>/dev/null || ((waited++ >= 100)); then
+      echo "the S3 gateway died, or did not open its port within ten seconds" >&2
       tail -n 20 "$run/log" >&2
       down
       exit 1
