@@ -271,14 +271,28 @@ func (e *Engine) suffer(ctx context.Context, f Fault) error {
 	case ActionSlow:
 		return e.sleep(ctx, f.Delay)
 	case ActionCut:
-		return &fault.Error{Code: fault.Unavailable, Backend: e.p.Name, Message: "the answer broke off"}
-	case ActionGarbage:
-		return &fault.Error{Code: fault.Unavailable, Backend: e.p.Name, Message: "the answer was not what the protocol says"}
+		return e.misbehaves(f, "the answer broke off")
+	case ActionGarbage, ActionUTF8, ActionDrip, ActionFlood, ActionHalf, ActionDrop:
+		return e.misbehaves(f, "the answer was not what the protocol says")
 	}
 	return &fault.Error{
 		Code: codeOf(f.Status), Backend: e.p.Name, Status: f.Status, RetryAfter: f.RetryAfter,
 		Message: "a fault switch of the simulated backend is on",
 	}
+}
+
+// misbehaviour is a fault that goes its own way over HTTP.
+type misbehaviour struct {
+	Fault
+	err *fault.Error
+}
+
+func (m *misbehaviour) Error() string { return m.err.Error() }
+
+func (m *misbehaviour) Unwrap() error { return m.err }
+
+func (e *Engine) misbehaves(f Fault, message string) error {
+	return &misbehaviour{f, &fault.Error{Code: fault.Unavailable, Backend: e.p.Name, Message: message}}
 }
 
 func codeOf(status int) fault.Code {

@@ -3,6 +3,7 @@ package simulated
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,14 +14,31 @@ type Action string
 
 // Actions. Status answers with an HTTP status; Hang never answers; Cut ends a
 // stream after some tokens (or a plain answer in the middle); Garbage answers
-// 200 with nonsense; Slow answers late.
+// 200 with nonsense; Slow answers late. The others need the wire to show what
+// they are, and in process are an answer that makes no sense: UTF8 puts bytes
+// that are no text into the answer, Drip sends it byte by byte, Flood sends
+// without end, Half leaves out half of the choices, Drop closes the connection
+// without a word.
 const (
 	ActionStatus  Action = "status"
 	ActionHang    Action = "hang"
 	ActionCut     Action = "cut"
 	ActionGarbage Action = "garbage"
 	ActionSlow    Action = "slow"
+	ActionUTF8    Action = "utf8"
+	ActionDrip    Action = "drip"
+	ActionFlood   Action = "flood"
+	ActionHalf    Action = "half"
+	ActionDrop    Action = "drop"
 )
+
+// actions lists them, as they are told to people.
+func actions() []Action {
+	return []Action{
+		ActionStatus, ActionHang, ActionCut, ActionGarbage, ActionSlow,
+		ActionUTF8, ActionDrip, ActionFlood, ActionHalf, ActionDrop,
+	}
+}
 
 // Fault is one switch: which calls it concerns, and what happens to them.
 type Fault struct {
@@ -54,10 +72,8 @@ func (f *Faults) Set(rule Fault) (int, error) {
 	if rule.Action == ActionStatus && rule.Status == 0 {
 		rule.Status = 500
 	}
-	switch rule.Action {
-	case ActionStatus, ActionHang, ActionCut, ActionGarbage, ActionSlow:
-	default:
-		return 0, fmt.Errorf("action %q is none of status, hang, cut, garbage and slow", rule.Action)
+	if !slices.Contains(actions(), rule.Action) {
+		return 0, fmt.Errorf("action %q is none of %v", rule.Action, actions())
 	}
 	if rule.Ratio < 0 || rule.Ratio > 1 || rule.Count < 0 || rule.After < 0 || rule.Delay < 0 ||
 		rule.Action == ActionStatus && (rule.Status < 400 || rule.Status > 599) {

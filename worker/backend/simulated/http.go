@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/worker/backend"
 )
@@ -278,9 +277,16 @@ func (e *Engine) servePlain(w http.ResponseWriter, r *http.Request, req request,
 	item := backend.Item{Task: req.task(kind, texts...)}
 	out := e.run(r.Context(), []backend.Item{item})[0]
 	if out.Err != nil {
-		e.fail(w, out.Err)
+		e.fail(w, r, out.Err, func() []byte {
+			out.Output, out.Usage = callOf(item, e.p.Tokens).answer()
+			return marshal(plainBody(req, kind, out))
+		})
 		return
 	}
+	reply(w, 200, plainBody(req, kind, out))
+}
+
+func plainBody(req request, kind task.Kind, out backend.Outcome) map[string]any {
 	body := map[string]any{"id": "sim", "created": 0, "model": req.Model, "usage": out.Usage}
 	switch kind {
 	case task.Embedding:
@@ -290,7 +296,7 @@ func (e *Engine) servePlain(w http.ResponseWriter, r *http.Request, req request,
 	default:
 		body["object"], body["choices"] = "text_completion", wholeChoices(kind, out.Output)
 	}
-	reply(w, 200, body)
+	return body
 }
 
 func embeddings(out *task.Output) []any {
@@ -317,28 +323,6 @@ func wholeChoice(kind task.Kind, i int, text string, finish *string) any {
 	return choice{i, text, finish}
 }
 
-// fail answers a call that failed: with its status, with nonsense, or by
-// breaking the connection, as a broken engine would.
-func (e *Engine) fail(w http.ResponseWriter, err error) {
-	f, _ := errors.AsType[*fault.Error](err)
-	switch {
-	case f == nil || f.Code == fault.Cancelled || f.Code == fault.Timeout:
-		panic(http.ErrAbortHandler)
-	case f.Status != 0:
-		if f.RetryAfter > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(int((f.RetryAfter+time.Second-1)/time.Second)))
-		}
-		replyError(w, f.Status, f.Message)
-	case strings.Contains(f.Message, "not what the protocol says"):
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"choices": [ {"index": 7, "te`)
-	default: // cut
-		w.Header().Set("Content-Length", "4096")
-		_, _ = io.WriteString(w, `{"choices":[`)
-		panic(http.ErrAbortHandler)
-	}
-}
-
 func (e *Engine) serveStream(w http.ResponseWriter, r *http.Request, req request, kind task.Kind, texts []string) {
 	rc := http.NewResponseController(w)
 	began := false
@@ -358,7 +342,11 @@ func (e *Engine) serveStream(w http.ResponseWriter, r *http.Request, req request
 		if began { // a broken stream ends without a word
 			panic(http.ErrAbortHandler)
 		}
-		e.fail(w, out.Err)
+		e.fail(w, r, out.Err, func() []byte {
+			w.Header().Set("Content-Type", "text/event-stream")
+			answer, _ := callOf(item, e.p.Tokens).answer()
+			return slices.Concat([]byte("data: "), marshal(chunk(req.Model, kind, 0, answer.Text, &answer.FinishReason)), []byte("\n\ndata: [DONE]\n\n"))
+		})
 		return
 	}
 	for i := range callOf(item, e.p.Tokens).size() {
@@ -402,7 +390,7 @@ func (e *Engine) serveBatch(w http.ResponseWriter, r *http.Request) {
 	outputs := make([]string, len(items))
 	for i, o := range e.run(r.Context(), items) {
 		if o.Err != nil {
-			e.fail(w, o.Err)
+			e.fail(w, r, o.Err, func() []byte { return []byte(`{"outputs":["short"]}`) })
 			return
 		}
 		outputs[i] = o.Output.Text
