@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -184,7 +185,11 @@ func (e *Engine) batch(ctx context.Context, items []backend.Item, calls []call) 
 		}
 	}
 	if hit != nil {
-		if err := e.suffer(ctx, *hit); err != nil {
+		err := e.suffer(ctx, *hit)
+		if m, ok := errors.AsType[*misbehaviour](err); ok {
+			m.prompts = calls[0].prompts() // over HTTP one item is the whole call
+		}
+		if err != nil {
 			return backend.Fail(len(items), err)
 		}
 	}
@@ -284,7 +289,8 @@ func (e *Engine) suffer(ctx context.Context, f Fault) error {
 // misbehaviour is a fault that goes its own way over HTTP.
 type misbehaviour struct {
 	Fault
-	err *fault.Error
+	err     *fault.Error
+	prompts []string // of the call
 }
 
 func (m *misbehaviour) Error() string { return m.err.Error() }
@@ -292,7 +298,7 @@ func (m *misbehaviour) Error() string { return m.err.Error() }
 func (m *misbehaviour) Unwrap() error { return m.err }
 
 func (e *Engine) misbehaves(f Fault, message string) error {
-	return &misbehaviour{f, &fault.Error{Code: fault.Unavailable, Backend: e.p.Name, Message: message}}
+	return &misbehaviour{Fault: f, err: &fault.Error{Code: fault.Unavailable, Backend: e.p.Name, Message: message}}
 }
 
 func codeOf(status int) fault.Code {

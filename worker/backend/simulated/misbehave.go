@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/penstock/penstock/schema/fault"
@@ -44,7 +46,7 @@ func (m *misbehaviour) serve(w http.ResponseWriter, r *http.Request, answer func
 	case ActionGarbage:
 		_, _ = io.WriteString(w, `{"choices": [ {"index": 7, "te`)
 	case ActionUTF8:
-		_, _ = w.Write(spoil(answer()))
+		_, _ = w.Write(m.spoil(answer()))
 	case ActionHalf:
 		_, _ = w.Write(halve(answer()))
 	case ActionDrip:
@@ -60,12 +62,34 @@ func (m *misbehaviour) serve(w http.ResponseWriter, r *http.Request, answer func
 	}
 }
 
-// spoil puts bytes that are no UTF-8 before the answer's text.
-func spoil(answer []byte) []byte {
-	for _, name := range []string{`"content":"`, `"text":"`} {
-		answer = bytes.ReplaceAll(answer, []byte(name), []byte(name+"\xff\xc0"))
+// spoil puts bytes that are no UTF-8 before the text of each choice whose
+// prompt the fault matches: the others of a call have nothing to do with it.
+func (m *misbehaviour) spoil(answer []byte) []byte {
+	bad := func(text []byte) []byte {
+		for _, name := range []string{`"content":"`, `"text":"`} {
+			text = bytes.ReplaceAll(text, []byte(name), []byte(name+"\xff\xc0"))
+		}
+		return text
 	}
-	return answer
+	var body map[string]json.RawMessage
+	var choices []json.RawMessage
+	if json.Unmarshal(answer, &body) != nil || json.Unmarshal(body["choices"], &choices) != nil || len(choices) != len(m.prompts) {
+		return bad(answer)
+	}
+	for i, prompt := range m.prompts {
+		if strings.Contains(prompt, m.Match) {
+			choices[i] = bad(choices[i])
+		}
+	}
+	return slices.Concat([]byte(`{"choices":[`), bytes.Join(raws(choices), []byte(",")), []byte("]}"))
+}
+
+func raws(list []json.RawMessage) [][]byte {
+	out := make([][]byte, len(list))
+	for i, raw := range list {
+		out[i] = raw
+	}
+	return out
 }
 
 // halve leaves out the second half of the choices or vectors, rounded up.

@@ -58,3 +58,17 @@ func TestMisbehaviour(t *testing.T) {
 		})
 	}
 }
+
+func TestOnlyTheMatchingPromptIsGarbled(t *testing.T) {
+	e := simulated.New(simulated.Params{})
+	if _, err := e.Faults().Set(simulated.Fault{Action: simulated.ActionUTF8, Match: "bad"}); err != nil {
+		t.Fatal(err)
+	}
+	choices := ask(t, e, "/v1/completions", `{"model":"sim-chat","prompt":["good","bad"],"max_tokens":2}`)["choices"].([]any)
+	for i, c := range choices {
+		text := c.(map[string]any)["text"].(string)
+		if garbled := strings.HasPrefix(text, "\uFFFD"); garbled != (i == 1) {
+			t.Errorf("choice %d is %q", i, text)
+		}
+	}
+}
