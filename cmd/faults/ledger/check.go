@@ -18,7 +18,7 @@ import (
 func Check(b *Book, l *Log, c *Commits) Verdict {
 	v := Verdict{Ended: map[task.Status]int{}, Streams: b.streamCounts()}
 	seen := b.sights(&v)
-	k := checker{v: &v, log: l, prompts: l.prompts()}
+	k := checker{v: &v, log: l, prompts: l.prompts(), dead: l.Census()}
 	for _, e := range b.Entries() {
 		k.entry(e, seen[e.ID])
 	}
@@ -26,10 +26,6 @@ func Check(b *Book, l *Log, c *Commits) Verdict {
 	if c != nil {
 		v.Commits = c.check(l, func(id task.ID, what string) { k.find("I5", id, "%s", what) })
 	}
-	for _, o := range l.Ends {
-		v.Losers += o.Losers
-	}
-	v.Dead = len(l.Census())
 	if n := len(l.Unread); n > 0 {
 		v.Notes = append(v.Notes, fmt.Sprintf("%d records could not be read, such as %s", n, l.Unread[0]))
 	}
@@ -52,6 +48,7 @@ type checker struct {
 	v       *Verdict
 	log     *Log
 	prompts map[asked][]task.ID
+	dead    map[task.ID]int
 }
 
 // asked is what identifies a submit on Kafka: nobody else asks this.
@@ -101,6 +98,10 @@ func (k *checker) accepted(e Entry, seen map[uint8]sight) {
 		return
 	}
 	k.v.Ended[won.Status]++
+	k.v.Losers += k.log.Ends[e.ID].Losers
+	if k.dead[e.ID] > 0 {
+		k.v.Dead++
+	}
 	k.shown(e, k.log.Ends[e.ID], seen)
 	if len(seen) == 0 {
 		k.find("I1", e.ID, "has a terminal that nobody could read")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,8 +132,8 @@ func (c *Commits) check(l *Log, find func(task.ID, string)) CommitCounts {
 				counts.Covered++
 				h, known := l.hops[at][offset]
 				if known && !l.settledBy(h, s.ends) {
-					find(h.id, fmt.Sprintf("%s committed %s/%d@%d at %s, and nothing that settles it was written by then",
-						com.group, at.topic, at.partition, offset, s.at.Format(time.StampMilli)))
+					find(h.id, fmt.Sprintf("%s committed %s/%d@%d at %s, and nothing that settles it was written by then; %s",
+						com.group, at.topic, at.partition, offset, s.at.Format(time.StampMilli), l.story(h.id)))
 				}
 			}
 			for offset := range l.hops[at] {
@@ -146,6 +147,23 @@ func (c *Commits) check(l *Log, find func(task.ID, string)) CommitCounts {
 		}
 	}
 	return counts
+}
+
+// story tells where a task's records lie.
+func (l *Log) story(id task.ID) string {
+	var parts []string
+	for _, h := range l.Tasks[id] {
+		parts = append(parts, fmt.Sprintf("hop %d.%d at %s/%d@%d (%s)", h.Generation, h.Hop, h.Topic, h.Partition, h.Offset, h.At.Format(time.StampMilli)))
+	}
+	if o := l.Ends[id]; o != nil {
+		parts = append(parts, fmt.Sprintf("terminals at %d@%v", o.Partition, o.Offsets))
+	}
+	for _, x := range l.Letters {
+		if x.TaskID == id {
+			parts = append(parts, fmt.Sprintf("%s letter of %s/%d@%d (%s)", x.Disposition, x.Origin.Topic, x.Origin.Partition, x.Origin.Offset, x.DeadAt.Format(time.StampMilli)))
+		}
+	}
+	return "records: " + strings.Join(parts, ", ")
 }
 
 // settledBy reports whether the record's task had a terminal, a later hop or a

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ func (d *Driver) Run(ctx context.Context, l Load) error {
 	defer closeAll(clients)
 	jobs := make(chan Job) // unbuffered: a job is taken when it can be sent
 	var wg sync.WaitGroup
-	for i := range max(1, orElse(d.Clients, 8)) {
+	for i := range max(1, cmp.Or(d.Clients, 8)) {
 		wg.Go(func() {
 			for j := range jobs {
 				d.submit(ctx, clients[j.Tenant], i, j)

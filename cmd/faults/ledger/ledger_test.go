@@ -20,7 +20,7 @@ import (
 )
 
 func TestLoadIsAFunctionOfItsSeed(t *testing.T) {
-	l := Load{Name: "l", Tasks: 400, Tenants: []string{"a", "b"}, Streamed: 0.25, Ordered: 0.5, Marked: 0.1, Mark: "poison", Fate: task.Dead, Seed: 7}
+	l := Load{Name: "l", Tasks: 400, Tenants: []string{"a", "b"}, Streamed: 0.25, Ordered: 0.5, Marked: 0.1, Marks: []Mark{{Word: "poison", Fate: task.Dead}}, Seed: 7}
 	prompts := map[string]bool{}
 	streamed, ordered, marked := 0, 0, 0
 	classes, tenants := map[task.Class]bool{}, map[string]bool{}
@@ -37,10 +37,10 @@ func TestLoadIsAFunctionOfItsSeed(t *testing.T) {
 		if j.Request.OrderingKey != "" {
 			ordered++
 		}
-		if j.Marked != (j.Fate == task.Dead) || j.Marked != strings.Contains(promptOf(j.Request.Payload), "poison") {
-			t.Errorf("task %d: marked %v, fate %s", n, j.Marked, j.Fate)
+		if poison := j.Mark != ""; poison != (j.Fate == task.Dead) || poison != strings.Contains(promptOf(j.Request.Payload), "poison") {
+			t.Errorf("task %d: mark %q, fate %s", n, j.Mark, j.Fate)
 		}
-		if j.Marked {
+		if j.Mark != "" {
 			marked++
 		}
 	}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -28,14 +29,20 @@ type Load struct {
 	Keys              int // ordering keys in use; default 16
 	StreamTokens      int // length of a streamed answer; default Tokens
 
-	// Marked is a share of the tasks whose prompt contains Mark, for a fault
-	// switch of the engine to match; they are expected to end as Fate.
+	// Marked is the share of the tasks whose prompt contains one of the marks,
+	// for a fault switch of the engine to match.
 	Marked float64
-	Mark   string
-	Fate   task.Status
+	Marks  []Mark
 
 	Class task.Class // of all; empty: mixed
 	Seed  uint64
+}
+
+// Mark is a word in some prompts, and what becomes of those tasks.
+type Mark struct {
+	Word    string
+	Fate    task.Status // how they must end; empty: succeeded
+	Garbled bool        // their answers are not the engine's own
 }
 
 // Job is one task of a load.
@@ -44,9 +51,9 @@ type Job struct {
 	Tenant  string
 	Key     string // idempotency key
 	Request api.SubmitRequest
-	Want    string      // the answer of the simulated engine
+	Want    string      // the answer of the simulated engine; empty: any
 	Fate    task.Status // how it must end
-	Marked  bool
+	Mark    string      // in its prompt
 }
 
 // Job returns the n-th task.
@@ -58,24 +65,28 @@ func (l Load) Job(n int) Job {
 		N: n, Tenant: l.Tenants[rng.IntN(len(l.Tenants))], Key: fmt.Sprintf("%s-%d-%d", l.Name, l.Seed, n),
 		Fate: task.Succeeded,
 	}
-	tokens := orElse(l.Tokens, 8)
+	tokens := cmp.Or(l.Tokens, 8)
 	j.Request = api.SubmitRequest{Model: simulated.ChatModel, Class: l.class(rng), Stream: rng.Float64() < l.Streamed}
 	prompt := fmt.Sprintf("%s task %d of seed %d", l.Name, n, l.Seed)
-	if l.Mark != "" && rng.Float64() < l.Marked {
-		j.Marked, j.Fate, prompt = true, l.Fate, prompt+" "+l.Mark
+	var mark Mark
+	if rng.Float64() < l.Marked {
+		mark = l.Marks[rng.IntN(len(l.Marks))]
+		j.Mark, j.Fate, prompt = mark.Word, cmp.Or(mark.Fate, task.Succeeded), prompt+" "+mark.Word
 	}
 	if j.Request.Stream {
-		tokens = orElse(l.StreamTokens, tokens)
+		tokens = cmp.Or(l.StreamTokens, tokens)
 		prompt = string(chat(prompt))
 		j.Request.Payload.Messages = json.RawMessage(prompt)
 	} else {
 		j.Request.Payload.Text = prompt
 	}
 	if rng.Float64() < l.Ordered {
-		j.Request.OrderingKey = fmt.Sprintf("%s-key-%d", l.Name, rng.IntN(orElse(l.Keys, 16)))
+		j.Request.OrderingKey = fmt.Sprintf("%s-key-%d", l.Name, rng.IntN(cmp.Or(l.Keys, 16)))
 	}
 	j.Request.Params = task.Params{"max_tokens": json.RawMessage(strconv.Itoa(tokens))}
-	j.Want = simulated.Text(prompt, tokens)
+	if !mark.Garbled {
+		j.Want = simulated.Text(prompt, tokens)
+	}
 	return j
 }
 
@@ -96,11 +107,4 @@ func chat(prompt string) []byte {
 		panic(err) // two strings cannot fail
 	}
 	return raw
-}
-
-func orElse(n, otherwise int) int {
-	if n == 0 {
-		return otherwise
-	}
-	return n
 }

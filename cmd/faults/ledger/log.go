@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -37,6 +38,7 @@ type Hop struct {
 	Topic      string
 	Partition  int32
 	Offset     int64
+	At         time.Time // of its writing
 	Generation uint8
 	Hop        uint16
 	Tenant     string
@@ -117,7 +119,7 @@ func (l *Log) addTask(r *kgo.Record) {
 		l.undecodable(r, err)
 		return
 	}
-	h := Hop{r.Topic, r.Partition, r.Offset, p.Generation, p.Hop, t.Tenant, promptOf(t.Payload)}
+	h := Hop{r.Topic, r.Partition, r.Offset, r.Timestamp, p.Generation, p.Hop, t.Tenant, promptOf(t.Payload)}
 	l.Tasks[t.ID] = append(l.Tasks[t.ID], h)
 	at := place{r.Topic, r.Partition}
 	if l.hops[at] == nil {

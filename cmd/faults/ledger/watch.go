@@ -19,6 +19,10 @@ import (
 // sent twice is seen twice. A broken connection is resumed at the next results
 // service, after the last id seen.
 type Watcher struct {
+	// OnEvent is called with every event as it arrives, from many goroutines. It
+	// may be set before the first Watch.
+	OnEvent func(Entry, event.Event)
+
 	doors Doors
 	book  *Book
 	http  *http.Client
@@ -111,6 +115,9 @@ func (w *Watcher) read(e Entry, base string, last *event.ID) (done bool, err err
 		ev, err := client.DecodeEvent(frame)
 		if err != nil {
 			return false, err
+		}
+		if w.OnEvent != nil {
+			w.OnEvent(e, ev)
 		}
 		if *last, done = w.book.watched(e, ev); done {
 			return true, nil
