@@ -203,6 +203,7 @@ func (w *Worker) openServices(d Deps, pub *tasktopic.Publisher) error {
 	w.redrive, err = redrive.New(redrive.Params{
 		Source: source, Publisher: pub, Store: w.store, Log: d.Log, Metrics: d.Registry,
 		ResultsPartitions: w.cfg.Partitions, Owner: w.cfg.Name + "/worker", Pools: d.Catalog.PoolNames(), Token: w.cfg.AdminToken,
+		GoneAtFunc: w.store.Params().GoneAt,
 		PoolOfFunc: func(model string) (string, bool) {
 			m, ok := d.Catalog.Model(model)
 			return m.Pool, ok

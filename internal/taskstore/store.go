@@ -37,17 +37,20 @@ func (p Params) withDefaults() Params {
 	return p
 }
 
-// Gone reports whether a task is past every result's time to live, whatever
-// became of it: it must have ended within MaxAge, and its result is kept for
-// TTL. Terminals of such tasks are ignored, so that 410 never turns into 200.
-func (p Params) Gone(id task.ID, now time.Time) bool {
+// GoneAt is when a task is past every result's time to live, see Gone.
+func (p Params) GoneAt(id task.ID) time.Time {
 	p = p.withDefaults()
 	made := id.Time()
 	if made.UnixMilli()%task.Bucket.Milliseconds() == 0 {
 		made = made.Add(task.Bucket) // a keyed id bears the start of its bucket
 	}
-	return now.Sub(made) > p.MaxAge+p.TTL
+	return made.Add(p.MaxAge + p.TTL)
 }
+
+// Gone reports whether a task is past every result's time to live, whatever
+// became of it: it must have ended within MaxAge, and its result is kept for
+// TTL. Terminals of such tasks are ignored, so that 410 never turns into 200.
+func (p Params) Gone(id task.ID, now time.Time) bool { return now.After(p.GoneAt(id)) }
 
 // Store reads and writes the projection. It is safe for concurrent use and
 // does not own the client.

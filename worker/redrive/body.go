@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -26,8 +28,13 @@ const (
 	maxNote     = 512
 	maxPage     = 500
 	defaultPage = 50
+	maxOperator = 128
 	defaultRate = 50
 	maxRate     = 500 // letters a second
+	maxCanary   = maxWatched
+
+	defaultCanary    = 50
+	defaultStopRatio = 0.2
 )
 
 // Request is the body of POST /admin/v1/redrives. Exactly one of Filter and
@@ -39,14 +46,43 @@ type Request struct {
 	Rate   float64  `json:"rate,omitempty"`  // letters a second; default 50
 	Limit  int      `json:"limit,omitempty"` // letters at most; 0: all that match
 	Note   string   `json:"note,omitempty"`
+
+	// Canary is how many tasks are redriven before the job waits what becomes
+	// of them. Default 50; 0: none.
+	Canary *int `json:"canary,omitempty"`
+	// StopRatio is the share of redriven tasks that may end badly again (dead,
+	// failed or expired) before the job aborts. Default 0.2; 1: any.
+	StopRatio *float64 `json:"stop_ratio,omitempty"`
+	// Force also redrives tasks that were redriven too often, up to a limit.
+	Force bool `json:"force,omitempty"`
 }
 
-func (q *Request) check() error {
+// checkSelection demands one way of selecting letters.
+func checkSelection(f *Filter, ids []string) error {
 	switch {
-	case (q.Filter == nil) == (len(q.IDs) == 0):
+	case (f == nil) == (len(ids) == 0):
 		return badRequest("filter", `give either filter or ids; {"filter":{}} selects every dead letter`)
-	case len(q.IDs) > maxIDs:
-		return badRequest("ids", "ids has %d entries, at most %d are taken; use a filter, or several jobs", len(q.IDs), maxIDs)
+	case len(ids) > maxIDs:
+		return badRequest("ids", "ids has %d entries, at most %d are taken; use a filter, or several calls", len(ids), maxIDs)
+	case f != nil:
+		return f.check()
+	}
+	return nil
+}
+
+// check refuses what makes no sense and fills in what was left out.
+func (q *Request) check() error {
+	if q.Canary == nil {
+		q.Canary = new(defaultCanary)
+	}
+	if q.StopRatio == nil {
+		q.StopRatio = new(defaultStopRatio)
+	}
+	switch {
+	case *q.Canary < 0 || *q.Canary > maxCanary:
+		return badRequest("canary", "canary must be from 0 (none) to %d letters", maxCanary)
+	case !(*q.StopRatio >= 0 && *q.StopRatio <= 1):
+		return badRequest("stop_ratio", "stop_ratio must be from 0 to 1")
 	case q.Rate < 0 || q.Rate > maxRate:
 		return badRequest("rate", "rate must be above 0 and at most %d letters a second", maxRate)
 	case q.Limit < 0:
@@ -57,10 +93,17 @@ func (q *Request) check() error {
 	if q.Rate == 0 {
 		q.Rate = defaultRate
 	}
-	if q.Filter != nil {
-		return q.Filter.check()
+	return checkSelection(q.Filter, q.IDs)
+}
+
+// operator is who sent a request, as they say: the admin token is no one's.
+func operator(req *http.Request) (string, error) {
+	by := req.Header.Get("Penstock-Operator")
+	printable := !strings.ContainsFunc(by, func(c rune) bool { return !unicode.IsPrint(c) })
+	if len(by) > maxOperator || !utf8.ValidString(by) || !printable {
+		return "", badRequest("Penstock-Operator", "the header Penstock-Operator may have at most %d printable bytes", maxOperator)
 	}
-	return nil
+	return by, nil
 }
 
 // readBody reads a JSON body strictly: one object, no unknown and no duplicate

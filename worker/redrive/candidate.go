@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/schema/deadletter"
-	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/topic"
 	"github.com/penstock/penstock/schema/wire"
@@ -54,23 +53,19 @@ func (r *Redriver) poolOf(c *candidate) string {
 	return ""
 }
 
-// refusal says why a letter must not be reopened, whatever its task's state.
-func (c *candidate) refusal() Reason {
-	switch {
-	case c.task == nil || c.letter.Disposition == deadletter.Undecodable:
-		return ReasonUndecodable
-	case c.letter.Generation == event.MaxGeneration:
-		return ReasonGenerationLimit
-	case c.pool == "":
-		return ReasonNoPool
-	}
-	return ReasonNone
-}
-
 // deadline of the task once it is put back: its own if that is far enough away,
 // else the time it was given at first, counted from now. The operator wants the
-// task run, however long it lay here.
-func (c *candidate) deadline(now time.Time) time.Time {
+// task run, however long it lay here; but not past until, when its result would
+// be ignored (zero: no such time).
+func (c *candidate) deadline(now, until time.Time) time.Time {
+	d := c.freshDeadline(now)
+	if !until.IsZero() && d.After(until) {
+		return until
+	}
+	return d
+}
+
+func (c *candidate) freshDeadline(now time.Time) time.Time {
 	first, _, err := wire.DecodeTask(wire.Record{ // without what an earlier redrive set
 		Key: c.original.Key, Value: c.original.Value,
 		Headers: slices.DeleteFunc(slices.Clone(c.original.Headers), func(h wire.Header) bool { return h.Key == wire.HeaderDeadline }),
@@ -85,23 +80,8 @@ func (c *candidate) deadline(now time.Time) time.Time {
 	return fresh.UTC()
 }
 
-// refused is refusal for a summary: the dry run asks it.
-func (l *Letter) refused() Reason {
-	switch {
-	case l.State == LetterRedriven:
-		return ReasonAlreadyRedriven
-	case l.TaskID == "" || l.Disposition == deadletter.Undecodable || l.Kind == "":
-		return ReasonUndecodable
-	case l.Generation == event.MaxGeneration:
-		return ReasonGenerationLimit
-	case l.Pool == "":
-		return ReasonNoPool
-	}
-	return ReasonNone
-}
-
 // summary is what the index keeps of a candidate.
-func (c *candidate) summary(at Ref, stamped time.Time) *Letter {
+func (r *Redriver) summary(c *candidate, at Ref, stamped time.Time) *Letter {
 	l := &Letter{
 		ID: at, TaskID: c.letter.TaskID, Tenant: c.letter.Tenant, Model: c.letter.Model,
 		Disposition: c.letter.Disposition, Code: c.letter.Code, Message: c.letter.Message,
@@ -116,7 +96,7 @@ func (c *candidate) summary(at Ref, stamped time.Time) *Letter {
 		l.TaskID, l.Tenant, l.Model, l.Pool = t.ID, t.Tenant, t.Model, c.pool
 		l.Class, l.Kind, l.Deadline = t.Class, t.Kind, t.Deadline
 	}
-	l.Fingerprint = fingerprint(l)
+	l.RedrivableUntil, l.Fingerprint = r.until(l.TaskID), fingerprint(l)
 	return l
 }
 

@@ -122,7 +122,7 @@ func TestStopAfterACrash(t *testing.T) {
 				}
 				victim := w.start(t, "victim", at("before publish", 3))
 				pass(time.Second)
-				j := victim.redrive(`{"filter":{},"rate":10}`)
+				j := victim.redrive(`{"filter":{},"rate":10,"canary":0}`)
 				pass(5 * time.Second)
 				heir := w.start(t, "heir", nil)
 				if !victim.worker.killed {
@@ -158,7 +158,7 @@ func TestTakeoverKeepsTheLease(t *testing.T) {
 		}
 		victim := w.start(t, "victim", at("after redrive.step", 9))
 		pass(time.Second)
-		j := victim.redrive(`{"filter":{},"rate":10}`)
+		j := victim.redrive(`{"filter":{},"rate":10,"canary":0}`)
 		pass(2 * time.Second)
 		killed := time.Now()
 		heir := w.start(t, "heir", nil)

@@ -11,6 +11,10 @@
 //  3. the task's original bytes are published to its pool's topic;
 //  4. the letter is marked in penstock.control.
 //
+// A job first redrives a canary and waits what becomes of it; it aborts by
+// itself when too many tasks end badly again (see guard). Letters that nobody
+// will redrive are discarded: hidden, not deleted.
+//
 // Delivery promise: a letter that a job selected ends as redriven or as
 // skipped with a reason, exactly once visibly, whatever crashes and however
 // often. Jobs live in penstock.control and are replayed at start; the order of

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/task"
 )
 
@@ -25,14 +26,16 @@ const (
 	entryClaimed   entryType = "redrive.claimed"   // a worker wants to run it
 	entryBeat      entryType = "redrive.beat"      // its owner is alive
 	entryStep      entryType = "redrive.step"      // one letter has an outcome
+	entryJudged    entryType = "redrive.judged"    // its canary passed
 	entryReleased  entryType = "redrive.released"  // its owner stopped, with nothing in flight
 	entryPaused    entryType = "redrive.paused"    // an operator's wish
 	entryResumed   entryType = "redrive.resumed"   // likewise
 	entryCancelled entryType = "redrive.cancelled" // likewise
+	entryDiscarded entryType = "redrive.discarded" // letters that are to be left; it is no job's
 )
 
-// entry is the value of a record on penstock.control, keyed by job id. Only
-// the fields of its type are set.
+// entry is the value of a record on penstock.control, keyed by job id, or by
+// the id of a discard. Only the fields of its type are set.
 type entry struct {
 	SchemaVersion int       `json:"schema_version"`
 	Type          entryType `json:"type"`
@@ -44,8 +47,16 @@ type entry struct {
 	Total         int       `json:"total,omitempty"`   // created: letters that the selected entries hold
 	Letters       []Ref     `json:"letters,omitempty"` // selected
 	Step          *step     `json:"step,omitempty"`
-	Reason        string    `json:"reason,omitempty"` // released: why the job cannot go on by itself
+	Reason        string    `json:"reason,omitempty"` // released: why the job cannot go on by itself; discarded: why
+
+	By       string     `json:"by,omitempty"`       // created, paused, resumed, cancelled, discarded: who, as they say
+	Aborted  bool       `json:"aborted,omitempty"`  // released: for good
+	Outcomes *Outcomes  `json:"outcomes,omitempty"` // beat, judged, released: of the tasks watched
+	Deaths   []identity `json:"deaths,omitempty"`   // discarded
 }
+
+// discard is what a discarded entry leaves at each of its letters.
+func (e *entry) discard() *Discard { return &Discard{At: e.At, By: e.By, Reason: e.Reason} }
 
 // step is the outcome of one letter in one job.
 type step struct {
@@ -55,6 +66,8 @@ type step struct {
 	Generation uint8    `json:"generation"` // that was opened
 	Outcome    Outcome  `json:"outcome"`
 	Reason     Reason   `json:"reason,omitempty"`
+
+	Disposition deadletter.Disposition `json:"disposition,omitempty"` // of the letter
 }
 
 // selectedPerEntry bounds one selected entry to about 200 KiB.

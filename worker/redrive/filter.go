@@ -16,11 +16,23 @@ type Filter struct {
 	Pool        string                 `json:"pool,omitempty"`
 	Code        fault.Code             `json:"code,omitempty"`
 	Disposition deadletter.Disposition `json:"disposition,omitempty"`
-	State       LetterState            `json:"state,omitempty"`
+	State       LetterState            `json:"state,omitempty"`       // empty: all but discarded ones
 	Fingerprint string                 `json:"fingerprint,omitempty"` // of a group
 	Since       time.Time              `json:"since,omitzero"`        // dead at or after
 	Until       time.Time              `json:"until,omitzero"`        // dead before
 	Text        string                 `json:"text,omitempty"`        // in the message, whatever the case
+}
+
+// wants reports whether letters in a state are selected. Discarded ones are
+// asked for, else they are in nobody's way.
+func (f *Filter) wants(s LetterState) bool {
+	switch f.State {
+	case LetterAny:
+		return true
+	case "":
+		return s != LetterDiscarded
+	}
+	return f.State == s
 }
 
 // matches reports whether l is selected.
@@ -32,7 +44,7 @@ func (f *Filter) matches(l *Letter) bool {
 		f.Code != "" && f.Code != l.Code,
 		f.Disposition != "" && f.Disposition != l.Disposition,
 		f.Fingerprint != "" && f.Fingerprint != l.Fingerprint,
-		f.State != "" && f.State != l.State,
+		!f.wants(l.State),
 		!f.Since.IsZero() && l.DeadAt.Before(f.Since),
 		!f.Until.IsZero() && !l.DeadAt.Before(f.Until):
 		return false
@@ -56,7 +68,7 @@ func (f *Filter) check() error {
 	if err := oneOf("disposition", string(f.Disposition), dispositions); err != nil {
 		return err
 	}
-	if err := oneOf("state", string(f.State), []string{string(LetterDead), string(LetterRedriven)}); err != nil {
+	if err := oneOf("state", string(f.State), []string{string(LetterDead), string(LetterRedriven), string(LetterDiscarded), string(LetterAny)}); err != nil {
 		return err
 	}
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {

@@ -24,6 +24,7 @@ func (r *Redriver) Handler() http.Handler {
 		"/admin/v1/dead-letters":         {http.MethodGet: r.listLetters},
 		"/admin/v1/dead-letters/groups":  {http.MethodGet: r.listGroups},
 		"/admin/v1/dead-letters/{id}":    {http.MethodGet: r.showLetter},
+		"/admin/v1/discards":             {http.MethodPost: r.discard},
 		"/admin/v1/redrives":             {http.MethodGet: r.listJobs, http.MethodPost: r.createJob},
 		"/admin/v1/redrives/{id}":        {http.MethodGet: r.showJob},
 		"/admin/v1/redrives/{id}/pause":  {http.MethodPost: r.order(entryPaused)},

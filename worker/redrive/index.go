@@ -21,15 +21,15 @@ type index struct {
 	byDeath  map[identity]*Letter
 	byRef    map[Ref]*Letter
 	byTask   map[task.ID][]*Letter
-	marks    map[identity]string // death → job; may name letters not seen yet
-	order    []identity          // of marks, oldest first
+	marks    map[identity]mark // by death; may name letters not seen yet
+	order    []identity        // of marks, oldest first
 	evicted  int64
 }
 
 func newIndex(limit int) *index {
 	return &index{
 		limit: limit, byDeath: map[identity]*Letter{}, byRef: map[Ref]*Letter{},
-		byTask: map[task.ID][]*Letter{}, marks: map[identity]string{},
+		byTask: map[task.ID][]*Letter{}, marks: map[identity]mark{},
 	}
 }
 
@@ -43,10 +43,7 @@ func (x *index) add(l *Letter) int {
 		}
 		return 0
 	}
-	l.State = LetterDead
-	if job, marked := x.marks[l.identity()]; marked {
-		l.State, l.RedrivenBy = LetterRedriven, job
-	}
+	x.marks[l.identity()].put(l)
 	if n := len(x.letters); n > 0 && older(x.letters[n-1], l) > 0 {
 		x.unsorted = true
 	}
@@ -92,16 +89,45 @@ func (x *index) sort() {
 	}
 }
 
-// mark notes that a job redrove a death, whether or not its letter was read
-// yet: control and dead letters are two topics without a common order. The
-// notes are bounded too; a forgotten one costs a skip, never a second redrive.
-func (x *index) mark(death identity, job string) {
+// mark is what the control topic says about a death. The zero mark says
+// nothing.
+type mark struct {
+	redriven bool
+	job      string // that did it; empty: an unknown one
+	discard  *Discard
+}
+
+// over returns m as a later mark n leaves it: what was redriven is no longer
+// there to be discarded.
+func (m mark) over(n mark) mark {
+	if m.redriven && n.job == "" {
+		return m
+	}
+	return n
+}
+
+func (m mark) put(l *Letter) {
+	l.State, l.RedrivenBy, l.Discarded = LetterDead, m.job, m.discard
+	switch {
+	case m.redriven:
+		l.State = LetterRedriven
+	case m.discard != nil:
+		l.State = LetterDiscarded
+	}
+}
+
+// mark notes what became of a death, whether or not its letter was read yet:
+// control and dead letters are two topics without a common order. The notes
+// are bounded too; a forgotten one costs a skip, never a second redrive.
+func (x *index) mark(death identity, m mark) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if _, known := x.marks[death]; !known {
+	before, known := x.marks[death]
+	if !known {
 		x.order = append(x.order, death)
 	}
-	x.marks[death] = job
+	m = before.over(m)
+	x.marks[death] = m
 	if len(x.order) > 2*x.limit {
 		for _, old := range x.order[:x.limit] {
 			delete(x.marks, old)
@@ -109,7 +135,7 @@ func (x *index) mark(death identity, job string) {
 		x.order = slices.Clone(x.order[x.limit:])
 	}
 	if l, ok := x.byDeath[death]; ok {
-		l.State, l.RedrivenBy = LetterRedriven, job
+		m.put(l)
 	}
 }
 

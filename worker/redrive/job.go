@@ -5,10 +5,12 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/task"
 )
 
@@ -17,31 +19,37 @@ type JobState string
 
 // States of a job.
 //
-//	running ─▶ completed
-//	   │ ▲
-//	   ▼ │ resume
-//	pausing ─▶ paused          running | paused ─▶ cancelling ─▶ cancelled
+//	pending ─▶ running ─▶ completed | aborted
+//	   ▲         │ ▲
+//	   │ resume  ▼ │ resume
+//	   └─ paused ◀─ pausing       every state above paused ─▶ cancelling ─▶ cancelled
 //
-// Pausing and cancelling last while letters in flight are finished.
+// Pending waits for a worker. Pausing and cancelling last while letters in
+// flight are finished. A job aborts by itself when too many of its tasks end
+// badly again.
 const (
+	JobPending    JobState = "pending"
 	JobRunning    JobState = "running"
 	JobPausing    JobState = "pausing"
 	JobPaused     JobState = "paused"
 	JobCancelling JobState = "cancelling"
 	JobCancelled  JobState = "cancelled"
+	JobAborted    JobState = "aborted"
 	JobCompleted  JobState = "completed"
 )
 
 func jobStates() []JobState {
-	return []JobState{JobRunning, JobPausing, JobPaused, JobCancelling, JobCancelled, JobCompleted}
+	return []JobState{JobPending, JobRunning, JobPausing, JobPaused, JobCancelling, JobCancelled, JobAborted, JobCompleted}
 }
 
-// ended reports whether nothing will happen to the job any more.
-func (s JobState) ended() bool { return s == JobCancelled || s == JobCompleted }
+// Ended reports whether nothing will happen to the job any more.
+func (s JobState) Ended() bool {
+	return s == JobCancelled || s == JobAborted || s == JobCompleted
+}
 
 // claimable reports whether a worker may own a job in this state.
 func (s JobState) claimable() bool {
-	return s == JobRunning || s == JobPausing || s == JobCancelling
+	return s == JobPending || s == JobRunning || s == JobPausing || s == JobCancelling
 }
 
 // Spec is what the operator asked for.
@@ -50,6 +58,29 @@ type Spec struct {
 	Rate   float64 `json:"rate"`             // letters a second
 	Limit  int     `json:"limit,omitempty"`  // 0: none
 	Note   string  `json:"note,omitempty"`   // for the audit
+
+	Canary    int     `json:"canary"`     // letters after which the job waits what becomes of them; 0: none
+	StopRatio float64 `json:"stop_ratio"` // of ends that may be bad; 1: all
+	Force     bool    `json:"force,omitempty"`
+}
+
+// CanaryVerdict is how the first letters of a job fared.
+type CanaryVerdict string
+
+// Verdicts.
+const (
+	CanaryNone    CanaryVerdict = "none"    // not asked for, or no letter would follow
+	CanaryRunning CanaryVerdict = "running" // its letters are being redriven
+	CanaryWaiting CanaryVerdict = "waiting" // for the ends of its tasks
+	CanaryPassed  CanaryVerdict = "passed"
+	CanaryFailed  CanaryVerdict = "failed"
+)
+
+// AuditNote is one thing that somebody ordered.
+type AuditNote struct {
+	At   time.Time `json:"at"`
+	By   string    `json:"by,omitempty"` // as they say: the admin token is no one's
+	What string    `json:"what"`         // created, paused, resumed or cancelled
 }
 
 // Skip is one letter that was skipped, as an example for people.
@@ -59,8 +90,12 @@ type Skip struct {
 	Reason Reason  `json:"reason"`
 }
 
-// maxExamples bounds Job.SkippedExamples.
-const maxExamples = 20
+const (
+	// maxExamples bounds Job.SkippedExamples.
+	maxExamples = 20
+	// maxAudit bounds Job.Audit.
+	maxAudit = 50
+)
 
 // Job is a redrive job as the admin API shows it.
 type Job struct {
@@ -73,11 +108,18 @@ type Job struct {
 	Redriven        int            `json:"redriven"`
 	Skipped         int            `json:"skipped"`
 	Remaining       int            `json:"remaining"`
+	Canary          CanaryVerdict  `json:"canary"`
+	Outcomes        Outcomes       `json:"outcomes"`              // of the tasks watched so far
+	RateReached     float64        `json:"rate_reached"`          // letters a second, lately
+	ETASeconds      float64        `json:"eta_seconds,omitempty"` // at that rate; absent while it stands still
 	SkippedFor      map[Reason]int `json:"skipped_for"`
 	SkippedExamples []Skip         `json:"skipped_examples"`
-	CreatedAt       time.Time      `json:"created_at"`
-	UpdatedAt       time.Time      `json:"updated_at"`
-	EndedAt         time.Time      `json:"ended_at,omitzero"`
+	// RedrivenOf counts the redriven letters by disposition.
+	RedrivenOf map[deadletter.Disposition]int `json:"redriven_of"`
+	Audit      []AuditNote                    `json:"audit"` // oldest first
+	CreatedAt  time.Time                      `json:"created_at"`
+	UpdatedAt  time.Time                      `json:"updated_at"`
+	EndedAt    time.Time                      `json:"ended_at,omitzero"`
 }
 
 // job is a Job with what only its runner needs. It belongs to the ledger.
@@ -89,6 +131,9 @@ type job struct {
 	inherited bool      // it was dirty when its present owner claimed it
 	letters   []Ref     // in the order of work; nil once ended
 	done      map[Ref]bool
+	judged    bool      // the canary passed
+	revived   []revived // the latest, at most maxWatched; nil once ended
+	speed     meter
 }
 
 // view returns a copy that shares nothing with the ledger.
@@ -96,7 +141,16 @@ func (j *job) view() Job {
 	v := j.Job
 	v.SkippedFor = maps.Clone(v.SkippedFor)
 	v.SkippedExamples = slices.Clone(v.SkippedExamples)
+	v.RedrivenOf = maps.Clone(v.RedrivenOf)
+	v.Audit = slices.Clone(v.Audit)
 	v.Remaining = v.Total - v.Redriven - v.Skipped
+	v.Canary = j.canary()
+	if v.State == JobRunning {
+		v.RateReached = j.speed.rate()
+	}
+	if v.RateReached > 0 && v.Canary != CanaryWaiting {
+		v.ETASeconds = math.Ceil(float64(v.Remaining) / v.RateReached)
+	}
 	if j.Spec.Filter != nil {
 		f := *j.Spec.Filter
 		v.Spec.Filter = &f
@@ -115,17 +169,40 @@ func (j *job) undone() []Ref {
 	return out
 }
 
-func (j *job) end(s JobState, at time.Time) {
-	j.State, j.EndedAt, j.Owner = s, at, ""
-	j.letters, j.done = nil, nil
+func (j *job) canary() CanaryVerdict {
+	switch {
+	case j.judged:
+		return CanaryPassed
+	case j.Spec.Canary == 0 || j.Total <= j.Spec.Canary:
+		return CanaryNone
+	case j.State == JobAborted:
+		return CanaryFailed
+	case j.Redriven >= j.Spec.Canary:
+		return CanaryWaiting
+	}
+	return CanaryRunning
 }
 
-// newJobID returns an id that sorts by time: "redrive_", 48 bits of
-// milliseconds and 64 random bits.
-func newJobID(now time.Time) string {
+// note keeps who ordered what. The first notes and the latest are kept.
+func (j *job) note(e *entry) {
+	what := strings.TrimPrefix(string(e.Type), entryPrefix)
+	if len(j.Audit) == maxAudit {
+		j.Audit = slices.Delete(j.Audit, maxAudit/2, maxAudit/2+1)
+	}
+	j.Audit = append(j.Audit, AuditNote{At: e.At, By: e.By, What: what})
+}
+
+func (j *job) end(s JobState, at time.Time) {
+	j.State, j.EndedAt, j.Owner = s, at, ""
+	j.letters, j.done, j.revived = nil, nil, nil
+}
+
+// newID returns an id that sorts by time: a prefix, 48 bits of milliseconds
+// and 64 random bits.
+func newID(prefix string, now time.Time) string {
 	raw := binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli()))[2:]
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails since Go 1.24: the runtime aborts instead
 	raw = append(raw, random[:]...)
-	return "redrive_" + strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(raw))
+	return prefix + strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(raw))
 }

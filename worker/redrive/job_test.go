@@ -231,18 +231,32 @@ func (w *world) dieAgain(t *testing.T, id task.ID) {
 }
 
 func TestRate(t *testing.T) {
-	for _, rate := range []float64{1, 50, 500} {
-		t.Run(fmt.Sprintf("%g a second is kept within 10 percent, with a slow projection", rate), func(t *testing.T) {
+	for _, rate := range []float64{1, 50, 200, 500} {
+		t.Run(fmt.Sprintf("%g a second is kept within 10 percent, with a slow projection and a broker that stalls", rate), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				w.lag = 80 * time.Millisecond
-				n := int(rate * 8)
+				n := int(rate * 20)
 				for range n {
 					w.die(t, death{})
 				}
-				r := w.start(t, "a", nil)
+				fetches := 0
+				r := w.start(t, "a", func(op string) bool {
+					if op == "before fetch" {
+						if fetches++; fetches%int(10*rate) == 0 { // for one second in ten nothing is answered
+							w.mu.Unlock()
+							pass(time.Second)
+							w.mu.Lock()
+						}
+					}
+					return false
+				})
 				pass(time.Second)
-				j := r.redrive(fmt.Sprintf(`{"filter":{},"rate":%g}`, rate))
+				j := r.redrive(fmt.Sprintf(`{"filter":{},"rate":%g,"canary":0}`, rate))
+				pass(15 * time.Second)
+				if got := r.job(j.ID).RateReached; got < 0.8*rate || got > 1.1*rate {
+					t.Errorf("the job says %.1f a second; want about %g", got, rate)
+				}
 				r.until(j.ID, 2*time.Minute, redrive.JobCompleted)
 				w.mu.Lock()
 				defer w.mu.Unlock()
@@ -250,9 +264,37 @@ func TestRate(t *testing.T) {
 				if got := float64(n-1) / span; got < 0.9*rate || got > 1.1*rate {
 					t.Errorf("moved %.1f a second; want %g within 10%%", got, rate)
 				}
+				for i := int(10 * rate); i < n; i++ { // made good, but never in a rush
+					if took := w.order[i].Sub(w.order[i-int(10*rate)]); took < 9*time.Second {
+						t.Fatalf("ten seconds' letters moved in %s", took)
+					}
+				}
 			})
 		})
 	}
+	t.Run("a job begins slowly", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			for range 2000 {
+				w.die(t, death{})
+			}
+			r := w.start(t, "a", nil, func(p *redrive.Params) { p.RampUp = 10 * time.Second })
+			pass(time.Second)
+			j := r.redrive(`{"filter":{},"rate":100,"canary":0}`)
+			r.until(j.ID, time.Minute, redrive.JobCompleted)
+			in := func(second int) (n int) {
+				for _, at := range w.order {
+					if s := at.Sub(w.order[0]); s >= time.Duration(second)*time.Second && s < time.Duration(second+1)*time.Second {
+						n++
+					}
+				}
+				return n
+			}
+			if first, fifth, later := in(0), in(4), in(15); first > 20 || fifth < 40 || fifth > 60 || later < 95 || later > 105 {
+				t.Errorf("%d letters in the first second, %d in the fifth, %d in the sixteenth; want about 14, 50 and 100", first, fifth, later)
+			}
+		})
+	})
 }
 
 func TestOrders(t *testing.T) {
@@ -264,7 +306,7 @@ func TestOrders(t *testing.T) {
 			}
 			a, b := w.start(t, "a", nil), w.start(t, "b", nil)
 			pass(time.Second)
-			j := a.redrive(`{"filter":{},"rate":10}`)
+			j := a.redrive(`{"filter":{},"rate":10,"canary":0}`)
 			pass(3 * time.Second)
 			b.do("POST", "/admin/v1/redrives/"+j.ID+"/pause", "", nil)
 			j = a.until(j.ID, time.Second, redrive.JobPaused)
@@ -291,7 +333,7 @@ func TestOrders(t *testing.T) {
 			}
 			r := w.start(t, "a", nil)
 			pass(time.Second)
-			j := r.redrive(`{"filter":{},"rate":10}`)
+			j := r.redrive(`{"filter":{},"rate":10,"canary":0}`)
 			pass(time.Second)
 			for range 2 { // idempotent
 				if code, e := r.do("POST", "/admin/v1/redrives/"+j.ID+"/cancel", "", nil); code != http.StatusOK {
@@ -347,7 +389,7 @@ func TestOrders(t *testing.T) {
 			}
 			a := w.start(t, "a", nil)
 			pass(time.Second)
-			j := a.redrive(`{"filter":{},"rate":20}`)
+			j := a.redrive(`{"filter":{},"rate":20,"canary":0}`)
 			pass(2 * time.Second)
 			b := w.start(t, "b", nil)
 			a.stop()
@@ -372,7 +414,7 @@ func TestTwoWorkersOfOneName(t *testing.T) {
 		r := w.start(t, "same", nil)
 		w.start(t, "same", nil)
 		pass(time.Second)
-		j := r.redrive(`{"filter":{},"rate":20}`)
+		j := r.redrive(`{"filter":{},"rate":20,"canary":0}`)
 		r.until(j.ID, time.Minute, redrive.JobCompleted)
 		if len(w.order) != 20 {
 			t.Errorf("%d publications; want 20: only one of them owns the job", len(w.order))

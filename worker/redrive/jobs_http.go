@@ -36,8 +36,9 @@ type JobList struct {
 
 func (r *Redriver) createJob(w http.ResponseWriter, req *http.Request) (int, any, error) {
 	q := readQuery(req)
-	if q.err != nil {
-		return 0, nil, q.err
+	by, err := operator(req)
+	if err := errors.Join(q.err, err); err != nil {
+		return 0, nil, err
 	}
 	var ask Request
 	if err := readBody(w, req, &ask); err != nil {
@@ -51,13 +52,13 @@ func (r *Redriver) createJob(w http.ResponseWriter, req *http.Request) (int, any
 		return 0, nil, err
 	}
 	if ask.DryRun {
-		p, err := r.preview(req.Context(), letters, beyond, ask.Rate)
+		p, err := r.preview(req.Context(), letters, beyond, &ask)
 		return http.StatusOK, p, err
 	}
 	if len(letters) == 0 {
 		return 0, nil, notFound("no dead letter matches; GET /admin/v1/dead-letters shows which there are")
 	}
-	j, err := r.create(req.Context(), &ask, letters)
+	j, err := r.create(req.Context(), &ask, by, letters)
 	if err == nil {
 		w.Header().Set("Location", "/admin/v1/redrives/"+j.ID)
 	}
@@ -67,22 +68,29 @@ func (r *Redriver) createJob(w http.ResponseWriter, req *http.Request) (int, any
 // selectLetters resolves a request to letters, oldest first. A filter that
 // does not say otherwise selects letters that nobody redrove yet.
 func (r *Redriver) selectLetters(ask *Request) (letters []Letter, beyond int, err error) {
-	if !r.caughtUp.Load() {
-		return nil, 0, unavailable("the dead-letter index is still being read, so a selection would be incomplete; try again")
-	}
-	if ask.Filter != nil {
-		f := *ask.Filter
-		if f.State == "" {
-			f.State = LetterDead
-		}
-		letters = r.index.all(&f, 0)
-	} else if letters, err = r.byID(ask.IDs); err != nil {
+	letters, err = r.pick(ask.Filter, ask.IDs)
+	if err != nil {
 		return nil, 0, err
 	}
 	if ask.Limit > 0 && len(letters) > ask.Limit {
 		return letters[:ask.Limit], len(letters) - ask.Limit, nil
 	}
 	return letters, 0, nil
+}
+
+// pick returns the letters of a filter or of ids, oldest first.
+func (r *Redriver) pick(f *Filter, ids []string) ([]Letter, error) {
+	if !r.caughtUp.Load() {
+		return nil, unavailable("the dead-letter index is still being read, so a selection would be incomplete; try again")
+	}
+	if f == nil {
+		return r.byID(ids)
+	}
+	selected := *f
+	if selected.State == "" {
+		selected.State = LetterDead
+	}
+	return r.index.all(&selected, 0), nil
 }
 
 // byID resolves ids; all must be known, so that a typing mistake is not a
@@ -121,14 +129,14 @@ func (r *Redriver) byID(ids []string) ([]Letter, error) {
 const previewChunk = 500
 
 // preview says what a job would do, as far as the projection knows now.
-func (r *Redriver) preview(ctx context.Context, letters []Letter, beyond int, rate float64) (Preview, error) {
+func (r *Redriver) preview(ctx context.Context, letters []Letter, beyond int, ask *Request) (Preview, error) {
 	p := Preview{
 		DryRun: true, Beyond: beyond, SkipFor: map[Reason]int{}, ByCode: map[string]int{},
 		ByDisposition: map[string]int{}, ByModel: map[string]int{}, ByPool: map[string]int{},
 	}
 	_, p.Evicted = r.index.size()
 	for chunk := range slices.Chunk(letters, previewChunk) {
-		found, err := r.reasons(ctx, chunk)
+		found, err := r.reasons(ctx, chunk, ask.Force)
 		if err != nil {
 			r.log.Warn("dry run without task states", "err", err)
 			return Preview{}, unavailable("the states of the tasks could not be read from Redis; try again")
@@ -137,7 +145,7 @@ func (r *Redriver) preview(ctx context.Context, letters []Letter, beyond int, ra
 			p.count(&chunk[i], reason)
 		}
 	}
-	p.Seconds = float64(p.WouldMove) / rate
+	p.Seconds = float64(p.WouldMove) / ask.Rate
 	return p, nil
 }
 
@@ -155,12 +163,12 @@ func (p *Preview) count(l *Letter, reason Reason) {
 }
 
 // reasons says for each letter why it would be skipped, if it would.
-func (r *Redriver) reasons(ctx context.Context, letters []Letter) ([]Reason, error) {
+func (r *Redriver) reasons(ctx context.Context, letters []Letter, force bool) ([]Reason, error) {
 	out := make([]Reason, len(letters))
 	var ids []task.ID
 	var at []int
 	for i := range letters {
-		if out[i] = letters[i].refused(); out[i] == ReasonNone {
+		if out[i] = r.refused(&letters[i], force); out[i] == ReasonNone {
 			ids, at = append(ids, letters[i].TaskID), append(at, i)
 		}
 	}
@@ -187,8 +195,14 @@ const sayWait = 10 * time.Second
 
 // create writes the job: first its letters, then the entry that makes it
 // exist, so that a crash between leaves nothing behind.
-func (r *Redriver) create(ctx context.Context, ask *Request, letters []Letter) (Job, error) {
-	id := newJobID(time.Now())
+func (r *Redriver) create(ctx context.Context, ask *Request, by string, letters []Letter) (Job, error) {
+	if r.ledger.full() {
+		return Job{}, &failure{
+			status: http.StatusConflict, code: fault.Conflict,
+			message: fmt.Sprintf("%d redrive jobs have not ended; wait for some, or cancel them", maxOpen),
+		}
+	}
+	id := newID("redrive_", time.Now())
 	refs := make([]Ref, len(letters))
 	for i, l := range letters {
 		refs[i] = l.ID
@@ -200,12 +214,15 @@ func (r *Redriver) create(ctx context.Context, ask *Request, letters []Letter) (
 			return Job{}, r.notWritten(id, err)
 		}
 	}
-	spec := &Spec{Filter: ask.Filter, Rate: ask.Rate, Limit: ask.Limit, Note: ask.Note}
-	at, err := r.say(ctx, entry{Type: entryCreated, Job: id, Spec: spec, Total: len(refs)})
+	spec := &Spec{
+		Filter: ask.Filter, Rate: ask.Rate, Limit: ask.Limit, Note: ask.Note,
+		Canary: *ask.Canary, StopRatio: *ask.StopRatio, Force: ask.Force,
+	}
+	at, err := r.say(ctx, entry{Type: entryCreated, Job: id, By: by, Spec: spec, Total: len(refs)})
 	if err != nil {
 		return Job{}, r.notWritten(id, err)
 	}
-	r.log.Info("redrive job created", "job", id, "letters", len(refs), "rate", ask.Rate)
+	r.log.Info("redrive job created", "job", id, "letters", len(refs), "rate", ask.Rate, "by", by)
 	return r.settled(ctx, id, at)
 }
 
@@ -268,6 +285,10 @@ func (r *Redriver) known(id string) (Job, error) {
 // already is, changes nothing; a wish that the state forbids is a conflict.
 func (r *Redriver) order(wish entryType) handlerFunc {
 	return func(_ http.ResponseWriter, req *http.Request) (int, any, error) {
+		by, err := operator(req)
+		if err != nil {
+			return 0, nil, err
+		}
 		j, err := r.known(req.PathValue("id"))
 		if err != nil {
 			return 0, nil, err
@@ -277,11 +298,11 @@ func (r *Redriver) order(wish entryType) handlerFunc {
 		}
 		ctx, cancel := context.WithTimeout(req.Context(), sayWait)
 		defer cancel()
-		at, err := r.say(ctx, entry{Type: wish, Job: j.ID})
+		at, err := r.say(ctx, entry{Type: wish, Job: j.ID, By: by})
 		if err != nil {
 			return 0, nil, r.notWritten(j.ID, err)
 		}
-		r.log.Info("redrive job ordered", "job", j.ID, "wish", string(wish))
+		r.log.Info("redrive job ordered", "job", j.ID, "wish", string(wish), "by", by)
 		j, err = r.settled(ctx, j.ID, at)
 		return http.StatusOK, j, err
 	}
@@ -296,9 +317,10 @@ func (t entryType) against(j Job) (already bool, err error) {
 	switch {
 	case t == entryCancelled && (j.State == JobCancelled || j.State == JobCancelling):
 		return true, nil
-	case j.State.ended(), j.State == JobCancelling:
+	case j.State.Ended(), j.State == JobCancelling:
 		return false, conflict
-	case t == entryPaused && j.State != JobRunning, t == entryResumed && j.State == JobRunning:
+	case t == entryPaused && (j.State == JobPaused || j.State == JobPausing),
+		t == entryResumed && (j.State == JobRunning || j.State == JobPending):
 		return true, nil
 	}
 	return false, nil

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/penstock/penstock/schema/deadletter"
 )
 
 // ledger folds penstock.control into the jobs. The topic has one partition, so
@@ -29,6 +31,8 @@ const (
 	maxPending = 32
 	// maxEnded bounds the ended jobs that are remembered.
 	maxEnded = 1000
+	// maxOpen bounds the jobs that have not ended: each holds its letters.
+	maxOpen = 100
 )
 
 func newLedger() *ledger {
@@ -49,7 +53,7 @@ func (g *ledger) apply(e entry, heard time.Time) {
 			j.apply(e, heard)
 		}
 	}
-	if j, ok := g.jobs[e.Job]; ok && j.State.ended() {
+	if j, ok := g.jobs[e.Job]; ok && j.State.Ended() {
 		g.forgetEnded()
 	}
 }
@@ -83,11 +87,12 @@ func (g *ledger) create(e entry, heard time.Time) {
 	g.pending = slices.DeleteFunc(g.pending, func(id string) bool { return id == e.Job })
 	j := &job{
 		Job: Job{
-			ID: e.Job, State: JobRunning, Spec: *e.Spec, Total: e.Total, CreatedAt: e.At, UpdatedAt: e.At,
-			SkippedFor: map[Reason]int{}, SkippedExamples: []Skip{},
+			ID: e.Job, State: JobPending, Spec: *e.Spec, Total: e.Total, CreatedAt: e.At, UpdatedAt: e.At,
+			SkippedFor: map[Reason]int{}, SkippedExamples: []Skip{}, RedrivenOf: map[deadletter.Disposition]int{},
 		},
 		beat: heard, letters: letters, done: map[Ref]bool{},
 	}
+	j.note(&e)
 	g.jobs[e.Job] = j
 	if len(letters) != e.Total { // the head of the topic passed its retention
 		j.Reason = "the list of its letters is past the retention of the control topic"
@@ -98,7 +103,7 @@ func (g *ledger) create(e entry, heard time.Time) {
 func (g *ledger) forgetEnded() {
 	var ended []*job
 	for _, j := range g.jobs {
-		if j.State.ended() {
+		if j.State.Ended() {
 			ended = append(ended, j)
 		}
 	}
@@ -110,29 +115,46 @@ func (g *ledger) forgetEnded() {
 }
 
 func (j *job) apply(e entry, heard time.Time) {
-	if j.State.ended() {
+	if j.State.Ended() {
 		return
 	}
 	j.UpdatedAt = e.At
+	j.speed.tick(e.At)
 	if e.Owner != "" && e.Owner == j.Owner && e.Epoch == j.epoch {
 		j.beat = heard
+		if e.Outcomes != nil {
+			j.Outcomes = *e.Outcomes
+		}
 	}
 	switch e.Type {
 	case entryClaimed:
 		j.claim(e, heard)
 	case entryStep:
-		j.step(e.Step)
+		j.step(e.Step, e.At)
+	case entryJudged:
+		j.judged = true
 	case entryReleased:
 		j.release(e)
 	case entryPaused:
-		j.stop(e, []JobState{JobRunning}, JobPausing, JobPaused)
+		j.stop(e, []JobState{JobPending, JobRunning}, JobPausing, JobPaused)
 	case entryCancelled:
-		j.stop(e, []JobState{JobRunning, JobPausing, JobPaused}, JobCancelling, JobCancelled)
+		j.stop(e, []JobState{JobPending, JobRunning, JobPausing, JobPaused}, JobCancelling, JobCancelled)
 	case entryResumed:
-		if j.State == JobPaused || j.State == JobPausing {
-			j.State, j.Reason = JobRunning, ""
-		}
+		j.resume(e)
 	}
+}
+
+func (j *job) resume(e entry) {
+	switch {
+	case j.State != JobPaused && j.State != JobPausing:
+		return
+	case j.Owner == "":
+		j.State = JobPending
+	default:
+		j.State = JobRunning
+	}
+	j.Reason = ""
+	j.note(&e)
 }
 
 func (j *job) claim(e entry, heard time.Time) {
@@ -141,15 +163,24 @@ func (j *job) claim(e entry, heard time.Time) {
 	}
 	j.inherited, j.dirty = j.dirty, true
 	j.epoch, j.Owner, j.beat = e.Epoch, e.Owner, heard
+	if j.State == JobPending {
+		j.State = JobRunning
+	}
 }
 
-func (j *job) step(s *step) {
+func (j *job) step(s *step, at time.Time) {
 	if j.done[s.Letter] {
 		return // a repeat after a crash
 	}
 	j.done[s.Letter] = true
 	if s.Outcome == Redriven {
 		j.Redriven++
+		j.RedrivenOf[s.Disposition]++
+		j.speed.count(at)
+		j.revived = append(j.revived, revived{s.TaskID, s.Generation})
+		if len(j.revived) >= 2*maxWatched {
+			j.revived = slices.Clone(j.revived[len(j.revived)-maxWatched:])
+		}
 		return
 	}
 	j.Skipped++
@@ -160,32 +191,41 @@ func (j *job) step(s *step) {
 }
 
 // release ends an ownership; only the present owner's counts. With a reason
-// the owner could not go on, and letters may be half done.
+// the owner could not go on, and letters may be half done; an aborted job has
+// none in flight.
 func (j *job) release(e entry) {
 	if e.Epoch != j.epoch || e.Owner != j.Owner {
 		return
 	}
-	j.Owner, j.dirty = "", e.Reason != ""
+	j.Owner, j.dirty = "", e.Reason != "" && !e.Aborted
 	switch {
 	case len(j.done) >= j.Total:
 		j.end(JobCompleted, e.At)
+	case e.Aborted:
+		j.Reason = e.Reason
+		j.end(JobAborted, e.At)
 	case e.Reason != "":
 		j.State, j.Reason = JobPaused, e.Reason
 	case j.State == JobCancelling:
 		j.end(JobCancelled, e.At)
 	case j.State == JobPausing:
 		j.State = JobPaused
+	default:
+		j.State = JobPending
 	}
 }
 
 // stop moves to a state at once when no letter can be half done, else to the
 // one in which an owner finishes those that are.
 func (j *job) stop(e entry, from []JobState, soon, now JobState) {
+	if !slices.Contains(from, j.State) {
+		return
+	}
+	j.note(&e)
 	switch {
-	case !slices.Contains(from, j.State):
 	case j.dirty:
 		j.State = soon
-	case now.ended():
+	case now.Ended():
 		j.end(now, e.At)
 	default:
 		j.State = now
@@ -253,6 +293,19 @@ func (g *ledger) counts() map[JobState]int {
 	return out
 }
 
+// full reports whether no further job should be created.
+func (g *ledger) full() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	open := 0
+	for _, j := range g.jobs {
+		if !j.State.Ended() {
+			open++
+		}
+	}
+	return open >= maxOpen
+}
+
 // offer is a job that waits for an owner.
 type offer struct {
 	id    string
@@ -277,9 +330,12 @@ func (g *ledger) offers(now time.Time, lease time.Duration) []offer {
 type tenure struct {
 	job       string
 	epoch     int
-	rate      float64
-	inherited bool  // an owner before may have left letters half done
-	undone    []Ref // in the order of work
+	spec      Spec
+	inherited bool      // an owner before may have left letters half done
+	undone    []Ref     // in the order of work
+	total     int       // letters of the job
+	judged    bool      // its canary passed
+	revived   []revived // the latest tasks that it put back, at most maxWatched; all of them before it is judged
 }
 
 // granted returns the tenure if the claim of owner and epoch won.
@@ -287,10 +343,13 @@ func (g *ledger) granted(o offer, owner string) (tenure, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	j, ok := g.jobs[o.id]
-	if !ok || j.epoch != o.epoch || j.Owner != owner || j.State.ended() {
+	if !ok || j.epoch != o.epoch || j.Owner != owner || j.State.Ended() {
 		return tenure{}, false
 	}
-	return tenure{j.ID, j.epoch, j.Spec.Rate, j.inherited, j.undone()}, true
+	return tenure{
+		job: j.ID, epoch: j.epoch, spec: j.Spec, inherited: j.inherited, undone: j.undone(), total: j.Total,
+		judged: j.judged, revived: slices.Clone(j.revived[max(0, len(j.revived)-maxWatched):]),
+	}, true
 }
 
 // standing says what the owner of a tenure should do.
@@ -307,7 +366,7 @@ func (g *ledger) standing(t tenure, owner string) standing {
 	defer g.mu.Unlock()
 	j, ok := g.jobs[t.job]
 	switch {
-	case !ok || j.epoch != t.epoch || j.Owner != owner || j.State.ended():
+	case !ok || j.epoch != t.epoch || j.Owner != owner || j.State.Ended():
 		return standOver
 	case j.State == JobRunning:
 		return standOn

@@ -13,8 +13,11 @@ type LetterState string
 
 // States of a letter.
 const (
-	LetterDead     LetterState = "dead"     // waiting for an operator
-	LetterRedriven LetterState = "redriven" // put back to work by a job
+	LetterDead      LetterState = "dead"      // waiting for an operator
+	LetterRedriven  LetterState = "redriven"  // put back to work by a job
+	LetterDiscarded LetterState = "discarded" // an operator decided to leave it
+	// LetterAny selects letters in every state. No letter has it.
+	LetterAny LetterState = "any"
 )
 
 // Letter is the summary of one dead letter: what the index keeps and lists
@@ -37,12 +40,16 @@ type Letter struct {
 	FirstFailure time.Time              `json:"first_failure,omitzero"`
 	DeadAt       time.Time              `json:"dead_at"`
 	Deadline     time.Time              `json:"deadline,omitzero"`
-	Bytes        int                    `json:"bytes"` // of the value
-	SHA256       string                 `json:"payload_sha256,omitempty"`
-	RedriveJob   string                 `json:"redrive_job,omitempty"` // that opened the generation which died
-	RedrivenBy   string                 `json:"redriven_by,omitempty"` // the job that put this letter back
-	Fingerprint  string                 `json:"fingerprint"`           // of its cause: equal for letters that died alike
-	Duplicates   int                    `json:"duplicates,omitempty"`  // further records of the same death
+	// RedrivableUntil is when a redrive would come too late, because the task's
+	// result would be past its time to live. Zero: no such time is known.
+	RedrivableUntil time.Time `json:"redrivable_until,omitzero"`
+	Bytes           int       `json:"bytes"` // of the value
+	SHA256          string    `json:"payload_sha256,omitempty"`
+	RedriveJob      string    `json:"redrive_job,omitempty"` // that opened the generation which died
+	RedrivenBy      string    `json:"redriven_by,omitempty"` // the job that put this letter back
+	Fingerprint     string    `json:"fingerprint"`           // of its cause: equal for letters that died alike
+	Duplicates      int       `json:"duplicates,omitempty"`  // further records of the same death
+	Discarded       *Discard  `json:"discarded,omitempty"`   // why it was left, and by whom
 }
 
 // identity of a summary; see the type.

@@ -222,12 +222,12 @@ func (r *Redriver) detail(ctx context.Context, at Ref, payload bool) (Detail, er
 	if err != nil {
 		return Detail{}, notFound("record %s of the dead-letter topic has no readable lineage: %v", at, err)
 	}
-	d := Detail{Letter: *c.summary(at, time.Time{}), History: c.history(), Build: c.letter.Build, Redacted: !payload}
+	d := Detail{Letter: *r.summary(&c, at, time.Time{}), History: c.history(), Build: c.letter.Build, Redacted: !payload}
 	d.State = LetterDead
 	if l, ok := r.index.letter(at); ok {
 		d.Letter = l
 	}
-	d.Refused = d.refused()
+	d.Refused = r.refused(&d.Letter, false)
 	d.Headers = headersOf(rec, payload)
 	if d.History == nil {
 		d.History = []task.Attempt{}

@@ -11,6 +11,7 @@ type metrics struct {
 	evicted     prometheus.Counter
 	undecodable *prometheus.CounterVec
 	stops       prometheus.Counter
+	aborts      prometheus.Counter
 	took        prometheus.Histogram
 }
 
@@ -32,6 +33,10 @@ func newMetrics(reg prometheus.Registerer, held func() float64, complete func() 
 			Name: "penstock_worker_redrive_job_stops_total",
 			Help: "Times a job paused itself because Kafka, Redis or the projection did not answer.",
 		}),
+		aborts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_worker_redrive_job_aborts_total",
+			Help: "Times a job ended itself because too many of its tasks ended badly again.",
+		}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "penstock_worker_redrive_letter_duration_seconds",
 			Help:    "Time to put one dead letter back to work, all four steps.",
@@ -45,7 +50,7 @@ func newMetrics(reg prometheus.Registerer, held func() float64, complete func() 
 	for _, t := range []string{"dead_letters", "control"} {
 		m.undecodable.WithLabelValues(t)
 	}
-	reg.MustRegister(m.outcomes, m.evicted, m.undecodable, m.stops, m.took,
+	reg.MustRegister(m.outcomes, m.evicted, m.undecodable, m.stops, m.aborts, m.took,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "penstock_worker_redrive_index_letters", Help: "Dead letters in the index.",
 		}, held),

@@ -14,19 +14,21 @@ type Reason string
 
 // Reasons.
 const (
-	ReasonNone            Reason = ""
-	ReasonUndecodable     Reason = "undecodable"      // the bytes are not a task
-	ReasonAlreadyRedriven Reason = "already_redriven" // another job, or an earlier one, was first
-	ReasonNotDead         Reason = "not_dead"         // the task ended otherwise, or its result is past its time to live
-	ReasonGenerationLimit Reason = "generation_limit" // generation 255 is the last
-	ReasonNoPool          Reason = "no_pool"          // nobody serves its model any more
-	ReasonGone            Reason = "gone"             // past the retention of the topic
+	ReasonNone             Reason = ""
+	ReasonUndecodable      Reason = "undecodable"        // the bytes are not a task
+	ReasonAlreadyRedriven  Reason = "already_redriven"   // another job, or an earlier one, was first
+	ReasonNotDead          Reason = "not_dead"           // the task ended otherwise, or its result is past its time to live
+	ReasonTooOld           Reason = "too_old"            // its result would be past its time to live before anybody read it
+	ReasonRedrivenTooOften Reason = "redriven_too_often" // it came back each time; force goes on up to a limit
+	ReasonGenerationLimit  Reason = "generation_limit"   // the generations that one task has are nearly used up
+	ReasonNoPool           Reason = "no_pool"            // nobody serves its model any more
+	ReasonGone             Reason = "gone"               // past the retention of the topic
 )
 
 // reasons returns every reason, so that metrics start at zero.
 func reasons() []Reason {
 	return []Reason{
-		ReasonUndecodable, ReasonAlreadyRedriven, ReasonNotDead, ReasonGenerationLimit,
-		ReasonNoPool, ReasonGone,
+		ReasonUndecodable, ReasonAlreadyRedriven, ReasonNotDead, ReasonTooOld, ReasonRedrivenTooOften,
+		ReasonGenerationLimit, ReasonNoPool, ReasonGone,
 	}
 }

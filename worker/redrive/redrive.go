@@ -47,7 +47,13 @@ type Params struct {
 	// Token is the bearer token of the admin routes. Empty: only requests over
 	// loopback are answered.
 	Token config.Secret
+	// GoneAtFunc is when the result of a task is past its time to live: it
+	// cannot be redriven then. Nil: always.
+	GoneAtFunc func(id task.ID) time.Time
 
+	MaxRedrives    int           // of one task, unless forced; default 5
+	RampUp         time.Duration // from a tenth of a job's rate to the whole; default 5 s; negative: none
+	LookEvery      time.Duration // between two looks at what became of redriven tasks; default 1 s
 	IndexLimit     int           // letters in the index; default 100,000
 	Lease          time.Duration // silence after which a job has lost its owner; default 15 s
 	ProjectionWait time.Duration // for a reopening to be read back; default 10 s
@@ -65,6 +71,11 @@ func (p Params) withDefaults() Params {
 	set(&p.ProjectionWait, 10*time.Second)
 	set(&p.Patience, 30*time.Second)
 	set(&p.DrainGrace, 5*time.Second)
+	set(&p.RampUp, 5*time.Second)
+	set(&p.LookEvery, time.Second)
+	if p.MaxRedrives == 0 {
+		p.MaxRedrives = 5
+	}
 	if p.IndexLimit == 0 {
 		p.IndexLimit = 100_000
 	}
@@ -190,7 +201,7 @@ func (r *Redriver) takeLetter(l Read) {
 		r.log.Warn("dead letter has no readable lineage and is not indexed", "partition", l.Ref.Partition, "offset", l.Ref.Offset, "err", err)
 		return
 	}
-	if n := r.index.add(c.summary(l.Ref, l.Time)); n > 0 {
+	if n := r.index.add(r.summary(&c, l.Ref, l.Time)); n > 0 {
 		r.metrics.evicted.Add(float64(n))
 		r.log.Warn("dead-letter index is full, the oldest letters fell out", "evicted", n, "limit", r.p.IndexLimit)
 	}
@@ -210,10 +221,18 @@ func (r *Redriver) takeControl(c Read) {
 		heard = time.Now() // live: no clock but ours
 	}
 	r.ledger.apply(e, heard)
+	r.takeMarks(&e)
+}
+
+// takeMarks notes in the index what an entry says about letters.
+func (r *Redriver) takeMarks(e *entry) {
 	if s := e.Step; s != nil && s.Outcome == Redriven {
-		r.index.mark(s.Death, e.Job)
+		r.index.mark(s.Death, mark{redriven: true, job: e.Job})
 	} else if s != nil && s.Reason == ReasonAlreadyRedriven {
-		r.index.mark(s.Death, "")
+		r.index.mark(s.Death, mark{redriven: true})
+	}
+	for _, death := range e.Deaths {
+		r.index.mark(death, mark{discard: e.discard()})
 	}
 }
 

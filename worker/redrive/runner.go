@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 )
 
 // inFlight is how many letters of a job are between steps at most. Letters
@@ -22,14 +21,20 @@ var (
 	errReplaced = errors.New("another worker owns the job")
 )
 
+// errAborted is the cause for which a runner ends its job for good.
+type errAborted struct{ reason string }
+
+// Error implements error.
+func (e errAborted) Error() string { return e.reason }
+
 // runner runs one tenure of one job.
 type runner struct {
-	r       *Redriver
-	t       tenure
-	intake  context.Context // done: hand out no more letters
-	stop    context.CancelCauseFunc
-	work    context.Context // done: give up letters in flight too
-	letters errgroup.Group
+	r      *Redriver
+	t      tenure
+	intake context.Context // done: hand out no more letters
+	stop   context.CancelCauseFunc
+	work   context.Context // done: give up letters in flight too
+	guard  *guard
 }
 
 // runJob runs a tenure to its end: nothing left, a stop, another owner, or
@@ -39,8 +44,7 @@ func (r *Redriver) runJob(ctx context.Context, t tenure) {
 	defer giveUp(nil)
 	intake, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	u := &runner{r: r, t: t, intake: intake, stop: stop, work: work}
-	u.letters.SetLimit(inFlight)
+	u := &runner{r: r, t: t, intake: intake, stop: stop, work: work, guard: newGuard(r.store, &t.spec, t.revived)}
 	r.log.Info("redrive job runs", "job", t.job, "letters", len(t.undone), "taken_over", t.inherited)
 
 	u.look() // a job may be claimed only to be wound up
@@ -55,18 +59,27 @@ func (r *Redriver) runJob(ctx context.Context, t tenure) {
 	u.release(err)
 }
 
-// run finishes what was begun, hands out the rest and waits for what is in
-// flight.
-func (u *runner) run() error {
+// run finishes what was begun, lets the canary go first and hands out the
+// rest. It returns with nothing in flight.
+func (u *runner) run() (err error) {
 	todo := u.t.undone
 	if u.t.inherited {
-		var err error
 		if todo, err = u.finishBegun(todo); err != nil {
 			return err
 		}
 	}
-	u.handOut(todo)
-	return u.letters.Wait()
+	if size := u.t.spec.Canary; size > 0 && size < u.t.total && !u.t.judged {
+		if todo, err = u.canary(todo, size); err != nil {
+			return err
+		}
+	}
+	var side sync.WaitGroup
+	sideCtx, endSide := context.WithCancel(u.work)
+	side.Go(func() { u.keepGuard(sideCtx) })
+	err = u.handOut(todo)
+	endSide()
+	side.Wait()
+	return err
 }
 
 // drain gives letters in flight a while to finish once the process stops.
@@ -85,30 +98,34 @@ func (u *runner) drain(ctx, process context.Context, giveUp context.CancelCauseF
 	}
 }
 
-// handOut starts each undone letter when the rate allows it.
-func (u *runner) handOut(todo []Ref) {
-	limiter := rate.NewLimiter(rate.Limit(u.t.rate), max(1, int(u.t.rate/50)))
+// handOut starts each letter when the rate allows it, and waits for them. The
+// first error stops the job.
+func (u *runner) handOut(todo []Ref) error {
+	var letters errgroup.Group
+	letters.SetLimit(inFlight)
+	pace := newPacer(u.t.spec.Rate, u.r.p.RampUp)
 	for _, at := range todo {
-		if limiter.Wait(u.intake) != nil {
-			return
+		if pace.wait(u.intake) != nil {
+			break
 		}
-		u.letters.Go(func() error {
+		letters.Go(func() error {
 			if u.intake.Err() != nil { // stopped while it waited for a slot
 				return nil
 			}
 			err := u.putBack(at)
 			if err != nil {
-				u.stop(err) // the first error stops the job; it is kept by Wait
+				u.stop(err)
 			}
 			return err
 		})
 	}
+	return letters.Wait()
 }
 
 func (u *runner) putBack(at Ref) error {
 	began := time.Now()
 	err := u.r.retry(u.work, func() error {
-		s, err := u.r.putBack(u.work, u.t.job, at)
+		s, err := u.r.putBack(u.work, &u.t, at)
 		if err != nil {
 			return err
 		}
@@ -123,10 +140,14 @@ func (u *runner) putBack(at Ref) error {
 // mark does step 4.
 func (u *runner) mark(s step) error {
 	_, err := u.r.say(u.work, entry{Type: entryStep, Job: u.t.job, Owner: u.r.p.Owner, Epoch: u.t.epoch, Step: &s})
-	if err == nil {
-		u.r.metrics.outcomes.WithLabelValues(string(s.Outcome), string(s.Reason)).Inc()
+	if err != nil {
+		return err
 	}
-	return err
+	u.r.metrics.outcomes.WithLabelValues(string(s.Outcome), string(s.Reason)).Inc()
+	if s.Outcome == Redriven {
+		u.guard.watch(revived{s.TaskID, s.Generation})
+	}
+	return nil
 }
 
 // finishBegun completes what the owner before left between steps, and returns
@@ -194,13 +215,19 @@ func (u *runner) beat(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			if _, err := u.r.say(ctx, entry{Type: entryBeat, Job: u.t.job, Owner: u.r.p.Owner, Epoch: u.t.epoch}); err != nil && ctx.Err() == nil {
+			if _, err := u.r.say(ctx, u.report(entryBeat)); err != nil && ctx.Err() == nil {
 				u.r.log.Warn("redrive job beat not written", "job", u.t.job, "err", err)
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// report is an entry of the owner with what it knows of its tasks.
+func (u *runner) report(t entryType) entry {
+	seen := u.guard.outcomes()
+	return entry{Type: t, Job: u.t.job, Owner: u.r.p.Owner, Epoch: u.t.epoch, Outcomes: &seen}
 }
 
 // release gives the job back. It says nothing when letters may be half done
@@ -213,8 +240,11 @@ func (u *runner) release(err error) {
 		u.r.log.Warn("redrive job left to another worker", "job", u.t.job, "err", errors.Join(cause, err))
 		return
 	}
-	e := entry{Type: entryReleased, Job: u.t.job, Owner: u.r.p.Owner, Epoch: u.t.epoch}
-	if err != nil {
+	e := u.report(entryReleased)
+	if abort, ok := errors.AsType[errAborted](cause); ok && err == nil {
+		e.Reason, e.Aborted = abort.reason, true
+		u.r.metrics.aborts.Inc()
+	} else if err != nil {
 		e.Reason = err.Error()
 		u.r.metrics.stops.Inc()
 	}
@@ -222,7 +252,7 @@ func (u *runner) release(err error) {
 		u.r.log.Warn("redrive job not released, its lease will run out", "job", u.t.job, "err", sayErr)
 		return
 	}
-	u.r.log.Info("redrive job released", "job", u.t.job, "reason", e.Reason)
+	u.r.log.Info("redrive job released", "job", u.t.job, "reason", e.Reason, "aborted", e.Aborted)
 }
 
 // retry repeats do until it succeeds, ctx ends or the patience is over. All

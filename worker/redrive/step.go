@@ -43,7 +43,8 @@ func judge(s terminal.State, generation uint8, job string) verdict {
 // putBack takes one letter through steps 1 to 3 and says what became of it.
 // An error means that Kafka, Redis or the projection did not do its part, and
 // that the letter may be half done: putBack must be called again.
-func (r *Redriver) putBack(ctx context.Context, job string, at Ref) (step, error) {
+func (r *Redriver) putBack(ctx context.Context, t *tenure, at Ref) (step, error) {
+	job := t.job
 	rec, err := r.source.Fetch(ctx, at)
 	if errors.Is(err, ErrGone) {
 		return r.skipIndexed(at, ReasonGone), nil
@@ -60,7 +61,7 @@ func (r *Redriver) putBack(ctx context.Context, job string, at Ref) (step, error
 		return step{}, err
 	}
 	if v == verdictDead || v == verdictUnknown {
-		if reason := c.refusal(); reason != ReasonNone {
+		if reason := r.refusal(&c, t.spec.Force); reason != ReasonNone {
 			return c.outcome(at, reason), nil
 		}
 		if v, err = r.reopen(ctx, &c, job); err != nil {
@@ -191,7 +192,7 @@ func (r *Redriver) publish(ctx context.Context, c *candidate, job string) error 
 	if c.pool == "" {
 		return fmt.Errorf("task %s was reopened, but no pool serves model %q any more; add it to the catalog and resume", c.task.ID, c.task.Model)
 	}
-	pr := task.Progress{Generation: c.letter.Generation + 1, History: c.history(), FirstFailure: c.letter.FirstFailure, RedriveJob: job, Deadline: c.deadline(time.Now())}
+	pr := task.Progress{Generation: c.letter.Generation + 1, History: c.history(), FirstFailure: c.letter.FirstFailure, RedriveJob: job, Deadline: c.deadline(time.Now(), r.until(c.task.ID))}
 	if _, err := r.pub.Republish(ctx, c.original, c.task, topic.Tasks(c.pool, c.task.Class), pr); err != nil {
 		return fmt.Errorf("publish task %s: %w", c.task.ID, err)
 	}
@@ -208,7 +209,10 @@ func (c *candidate) history() []task.Attempt {
 }
 
 func (c *candidate) outcome(at Ref, reason Reason) step {
-	s := step{Letter: at, Death: identityOf(&c.letter), TaskID: c.task.ID, Outcome: Redriven, Generation: c.letter.Generation + 1}
+	s := step{
+		Letter: at, Death: identityOf(&c.letter), TaskID: c.task.ID, Outcome: Redriven,
+		Generation: c.letter.Generation + 1, Disposition: c.letter.Disposition,
+	}
 	if reason != ReasonNone {
 		s.Outcome, s.Reason, s.Generation = Skipped, reason, c.letter.Generation
 	}
@@ -220,7 +224,7 @@ func (c *candidate) outcome(at Ref, reason Reason) step {
 func (r *Redriver) skipIndexed(at Ref, reason Reason) step {
 	s := step{Letter: at, Outcome: Skipped, Reason: reason}
 	if l, ok := r.index.letter(at); ok {
-		s.Death, s.TaskID, s.Generation = l.identity(), l.TaskID, l.Generation
+		s.Death, s.TaskID, s.Generation, s.Disposition = l.identity(), l.TaskID, l.Generation, l.Disposition
 	}
 	return s
 }

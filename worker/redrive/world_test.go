@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sort"
 	"sync"
 	"testing"
 	"time"
@@ -46,17 +47,20 @@ type published struct {
 
 // world is Kafka and the results projection in memory, shared by workers.
 type world struct {
-	mu       sync.Mutex
-	letters  map[int32][]redrive.Read
-	control  []redrive.Read
-	results  [partitions][]*terminal.Terminal
-	tasks    map[task.ID][]published
-	order    []time.Time   // of publications
-	lag      time.Duration // from a result to its projection
-	since    [partitions][]time.Time
-	broken   error // what the store answers, if anything
-	stuck    bool  // the projection stands still
-	empty    bool  // the store lost its data and is being rebuilt
+	mu      sync.Mutex
+	letters map[int32][]redrive.Read
+	control []redrive.Read
+	results [partitions][]*terminal.Terminal
+	places  map[task.ID][]int64 // in its partition of results
+	tasks   map[task.ID][]published
+	order   []time.Time   // of publications
+	lag     time.Duration // from a result to its projection
+	since   [partitions][]time.Time
+	broken  error // what the store answers, if anything
+	empty   bool  // the store lost its data and is being rebuilt
+	// ends says how a published task ends, takes later; nil: it does not.
+	ends     func(n int, id task.ID) task.Status
+	takes    time.Duration
 	changed  chan struct{}
 	minter   *task.Minter
 	sequence int64
@@ -68,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{letters: map[int32][]redrive.Read{}, tasks: map[task.ID][]published{}, changed: make(chan struct{}), minter: m, lag: 5 * time.Millisecond}
+	return &world{letters: map[int32][]redrive.Read{}, places: map[task.ID][]int64{}, tasks: map[task.ID][]published{}, changed: make(chan struct{}), minter: m, lag: 5 * time.Millisecond}
 }
 
 func (w *world) wake() { close(w.changed); w.changed = make(chan struct{}) }
@@ -173,25 +177,33 @@ func (w *world) result(t *terminal.Terminal) tasktopic.Ack {
 	p := topic.ResultsPartition(t.TaskID, partitions)
 	w.results[p] = append(w.results[p], t)
 	w.since[p] = append(w.since[p], time.Now())
+	w.places[t.TaskID] = append(w.places[t.TaskID], int64(len(w.results[p])-1))
 	return tasktopic.Ack{Topic: topic.Results, Partition: p, Offset: int64(len(w.results[p]) - 1)}
+}
+
+// end ends a task after a while; a first end wins.
+func (w *world) end(id task.ID, generation uint8, s task.Status) {
+	time.AfterFunc(w.takes, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.result(&terminal.Terminal{SchemaVersion: 1, TaskID: id, Status: s, Generation: &generation, Tenant: "dev", EndedAt: time.Now()})
+	})
 }
 
 // next is how far a partition is projected now.
 func (w *world) next(p int32) int64 {
-	n := 0
-	for n < len(w.since[p]) && !w.stuck && time.Since(w.since[p][n]) >= w.lag {
-		n++
-	}
-	return int64(n)
+	applied := time.Now().Add(-w.lag)
+	return int64(sort.Search(len(w.since[p]), func(n int) bool { return w.since[p][n].After(applied) }))
 }
 
 func (w *world) state(id task.ID, upTo int64) (s terminal.State, reopenings int) {
 	p := topic.ResultsPartition(id, partitions)
-	for o, t := range w.results[p][:upTo] {
-		if t.TaskID != id {
-			continue
+	for _, o := range w.places[id] {
+		if o >= upTo {
+			break
 		}
-		next, took := s.Apply(t, int64(o))
+		t := w.results[p][o]
+		next, took := s.Apply(t, o)
 		if took && t.Status == terminal.Reopened {
 			reopenings++
 		}
@@ -217,13 +229,26 @@ type worker struct {
 	read    int
 	killed  bool
 	kill    context.CancelFunc
+	frozen  bool                 // stopped by a signal: its effects come when it goes on
 	crash   func(op string) bool // asked before ("before x") and after ("after x") each effect
+}
+
+// freeze stops the worker as SIGSTOP does, and thaw lets it go on.
+func (k *worker) freeze(on bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.frozen = on
 }
 
 // effect runs do unless the worker is dead, or dies just now.
 func (k *worker) effect(op string, do func() error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for k.frozen {
+		k.mu.Unlock()
+		pass(10 * time.Millisecond)
+		k.mu.Lock()
+	}
 	if k.dies("before " + op) {
 		return errKilled
 	}
@@ -245,6 +270,11 @@ func (k *worker) dies(op string) bool {
 func (k *worker) Poll(ctx context.Context) (redrive.Batch, error) {
 	for {
 		k.mu.Lock()
+		for k.frozen {
+			k.mu.Unlock()
+			pass(10 * time.Millisecond)
+			k.mu.Lock()
+		}
 		var b redrive.Batch
 		for p, all := range k.letters {
 			b.Letters = append(b.Letters, all[k.cursors[p]:]...)
@@ -291,6 +321,9 @@ func (k *worker) Republish(_ context.Context, rec wire.Record, t *task.Task, to 
 	err = k.effect("publish", func() error {
 		k.tasks[t.ID] = append(k.tasks[t.ID], published{to, rec, pr})
 		k.order = append(k.order, time.Now())
+		if k.ends != nil {
+			k.end(t.ID, pr.Generation, k.ends(len(k.order), t.ID))
+		}
 		return nil
 	})
 	return ack, err
@@ -348,6 +381,7 @@ func (w *world) start(t *testing.T, owner string, crash func(op string) bool, ch
 	p := redrive.Params{
 		Source: k, Publisher: k, Store: k, Log: slog.New(slog.DiscardHandler), Metrics: reg,
 		ResultsPartitions: partitions, Owner: owner, Pools: []string{"default", "embed"}, Token: config.Secret(adminToken),
+		RampUp:     -1,
 		PoolOfFunc: func(model string) (string, bool) { return "embed", model == "sim-embed" },
 	}
 	for _, c := range change {
@@ -375,6 +409,7 @@ func (r *redriver) do(method, path, body string, into any) (int, api.Envelope) {
 	r.t.Helper()
 	req := httptest.NewRequest(method, path, bytes.NewReader([]byte(body)))
 	req.Header.Set("Authorization", "Bearer "+adminToken)
+	req.Header.Set("Penstock-Operator", "ada@desk")
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}

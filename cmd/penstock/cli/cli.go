@@ -35,6 +35,7 @@ func Run(ctx context.Context, p lifecycle.Proc) error {
 type env struct {
 	lifecycle.Proc
 	api, results, admin, key string
+	name                     string // of the operator, for the audit
 	output                   string
 }
 
@@ -99,7 +100,7 @@ func (e *env) client() (*client.Client, error) {
 	if key == "" {
 		key = e.Getenv("PENSTOCK_KEY")
 	}
-	c, err := client.New(client.Config{API: e.api, Results: e.results, Admin: e.admin, Key: key})
+	c, err := client.New(client.Config{API: e.api, Results: e.results, Admin: e.admin, Key: key, Operator: e.name})
 	if err != nil {
 		return nil, &lifecycle.UsageError{Err: err}
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ func (e *env) dlt() *cobra.Command {
 			if token := e.Getenv("PENSTOCK_ADMIN_TOKEN"); token != "" && e.key == "" {
 				operator.key = token
 			}
+			operator.name = cmp.Or(e.Getenv("PENSTOCK_OPERATOR"), e.Getenv("USER"))
 			return operator.client()
 		},
 		PrintFunc: func(w io.Writer, data any, items []any, t dlt.Table) error {

@@ -23,23 +23,26 @@ import (
 
 // Config says where the system is.
 type Config struct {
-	API     string       // base URL of the routes that submit, as http://127.0.0.1:8080
-	Results string       // base URL of the routes that read; default API
-	Admin   string       // base URL of /admin/v1 and /metrics; default API
-	Key     string       // bearer token; none is sent when empty
-	HTTP    *http.Client // default: a client without an overall timeout, as streams need
+	API     string // base URL of the routes that submit, as http://127.0.0.1:8080
+	Results string // base URL of the routes that read; default API
+	Admin   string // base URL of /admin/v1 and /metrics; default API
+	Key     string // bearer token; none is sent when empty
+	// Operator is who orders what on the operator API, for its audit. Empty:
+	// nobody says.
+	Operator string
+	HTTP     *http.Client // default: a client without an overall timeout, as streams need
 }
 
 // Client speaks to one system. It is safe for concurrent use.
 type Client struct {
 	api, results, admin string
-	key                 string
+	key, operator       string
 	http                *http.Client
 }
 
 // New returns a client. It does no I/O.
 func New(c Config) (*Client, error) {
-	cl := &Client{api: c.API, results: c.Results, admin: c.Admin, key: c.Key, http: c.HTTP}
+	cl := &Client{api: c.API, results: c.Results, admin: c.Admin, key: c.Key, operator: c.Operator, http: c.HTTP}
 	if cl.results == "" {
 		cl.results = cl.api
 	}
@@ -129,6 +132,9 @@ func (c *Client) build(ctx context.Context, r request) (*http.Request, error) {
 	}
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	if c.operator != "" && r.base == c.admin && strings.HasPrefix(r.path, "/admin/") {
+		req.Header.Set("Penstock-Operator", c.operator)
 	}
 	return req, nil
 }

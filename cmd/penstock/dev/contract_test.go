@@ -272,7 +272,14 @@ func (k *contract) operator(t *testing.T, s *dev.Stack) {
 	ask(400, "GET", letters+"/{id}", letters+"/nonsense", "")
 	ask(404, "GET", letters+"/{id}", letters+"/0-99999", "")
 
-	ask(200, "POST", jobs, jobs, `{"filter":{},"dry_run":true}`)
+	const discards = "/admin/v1/discards"
+	ask(200, "POST", discards, discards, `{"filter":{},"reason":"nobody needs it","dry_run":true}`)
+	ask(400, "POST", discards, discards, `{"filter":{}}`)
+	ask(200, "POST", discards, discards, `{"ids":["`+id+`"],"reason":"nobody needs it"}`)
+	ask(200, "GET", letters+"/{id}", letters+"/"+id, "")
+	ask(200, "GET", letters, letters+"?state=discarded", "")
+
+	ask(200, "POST", jobs, jobs, `{"filter":{"state":"any"},"dry_run":true}`)
 	ask(400, "POST", jobs, jobs, `{}`)
 	ask(404, "POST", jobs, jobs, `{"filter":{"tenant":"nobody"}}`)
 	switchFault(t, s, http.MethodDelete, "")

@@ -41,15 +41,17 @@ type Table struct {
 func Command(p Params) *cobra.Command {
 	c := &cobra.Command{
 		Use: "dlt", GroupID: p.GroupID,
-		Short: "Dead letters: list, show, put back to work",
+		Short: "Dead letters: list, show, put back to work, discard",
 		Long: `Dead letters are tasks that Penstock gave up on. They stay on penstock.dead-letters with
 their bytes untouched; a redrive puts a task back to work under the same id, in its next
-generation, and whoever polls it sees it go from dead to queued.`,
+generation, and whoever polls it sees it go from dead to queued. Discarding one only hides it.
+Jobs and discards note who ordered them: PENSTOCK_OPERATOR, else USER.`,
 		Example: `  penstock dlt groups
   penstock dlt ls --code timeout --since 2h
   penstock dlt show 3-1207 --payload
   penstock dlt redrive --code unavailable --dry-run
-  penstock dlt redrive --code unavailable --rate 20 --wait`,
+  penstock dlt redrive --code unavailable --rate 20 --wait
+  penstock dlt discard 3-1207 --reason "bytes of another system"`,
 		Args: usage(func(c *cobra.Command, words []string) error {
 			if len(words) > 0 {
 				return fmt.Errorf("unknown command %q", words[0])
@@ -61,7 +63,7 @@ generation, and whoever polls it sees it go from dead to queued.`,
 	c.AddCommand(p.list(), p.groups(), p.show(), p.redrive(), p.jobs(),
 		p.order("pause", "Stop a job after the letters in flight"),
 		p.order("resume", "Let a paused job go on"),
-		p.order("cancel", "End a job for good; what it moved stays moved"))
+		p.order("cancel", "End a job for good; what it moved stays moved"), p.discard())
 	return c
 }
 

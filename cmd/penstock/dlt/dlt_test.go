@@ -25,12 +25,13 @@ import (
 // operator is an operator API with three letters and one job, which completes
 // at the second look.
 type operator struct {
-	mu      sync.Mutex
-	asked   []redrive.Request
-	queries []string
-	looks   int
-	end     redrive.JobState
-	empty   bool
+	mu       sync.Mutex
+	asked    []redrive.Request
+	discards []redrive.DiscardRequest
+	queries  []string
+	looks    int
+	end      redrive.JobState
+	empty    bool
 }
 
 func (o *operator) handler() http.Handler {
@@ -97,6 +98,14 @@ func (o *operator) handler() http.Handler {
 			j.State, j.Redriven, j.Reason = o.end, 3, "because"
 		}
 		answer(w, 200, j)
+	})
+	mux.HandleFunc("POST /admin/v1/discards", func(w http.ResponseWriter, r *http.Request) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		var ask redrive.DiscardRequest
+		_ = json.NewDecoder(r.Body).Decode(&ask)
+		o.discards = append(o.discards, ask)
+		answer(w, 200, redrive.Discarded{ID: "discard_1", Discarded: 3})
 	})
 	mux.HandleFunc("POST /admin/v1/redrives/{id}/{wish}", func(w http.ResponseWriter, r *http.Request) {
 		j := job
@@ -204,6 +213,7 @@ func TestRedrive(t *testing.T) {
 		{name: "a mistyped code is a usage error with a suggestion", words: []string{"--code", "timeot", "--yes"}, code: 2, dry: 1, shows: "timeout"},
 		{name: "nothing to move says why", words: []string{"--all", "--yes"}, empty: true, code: 1, dry: 1, shows: "1 not_dead"},
 		{name: "wait ends well with the job", words: []string{"--all", "--yes", "--wait"}, end: redrive.JobCompleted, dry: 1, real: 1, stdout: "completed"},
+		{name: "wait fails if the job aborted", words: []string{"--all", "--yes", "--wait"}, end: redrive.JobAborted, code: 1, dry: 1, real: 1, shows: "aborted after 3 of 3 letters: because"},
 		{name: "wait fails if the job stopped", words: []string{"--all", "--yes", "--wait"}, end: redrive.JobPaused, code: 1, dry: 1, real: 1, shows: "because"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -219,6 +229,28 @@ func TestRedrive(t *testing.T) {
 			}
 			if code != c.code || dry != c.dry || real != c.real || !strings.Contains(out, c.stdout) || !strings.Contains(errs, c.shows) {
 				t.Errorf("exit %d, %d dry runs, %d jobs\nstdout: %s\nstderr: %s", code, dry, real, out, errs)
+			}
+		})
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	for name, c := range map[string]struct {
+		words []string
+		code  int
+		asks  int
+	}{
+		"by filter":                     {words: []string{"--code", "timeout", "--reason", "old"}, asks: 1},
+		"by id":                         {words: []string{"3-9", "--reason", "old"}, asks: 1},
+		"without a reason":              {words: []string{"3-9"}, code: 2},
+		"with nothing selected":         {words: []string{"--reason", "old"}, code: 2},
+		"with a filter and ids at once": {words: []string{"3-9", "--code", "timeout", "--reason", "old"}, code: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := &operator{}
+			out, errs, code := o.run(t, false, "", append([]string{"discard"}, c.words...)...)
+			if code != c.code || len(o.discards) != c.asks || (c.asks == 1 && (o.discards[0].Reason != "old" || !strings.Contains(out, "discarded|3"))) {
+				t.Errorf("exit %d, asked %+v\n%s\n%s", code, o.discards, out, errs)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -34,7 +35,7 @@ func (p Params) jobs() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&state, "state", "", "running, pausing, paused, cancelling, cancelled or completed")
+	c.Flags().StringVar(&state, "state", "", "pending, running, pausing, paused, cancelling, cancelled, aborted or completed")
 	c.Flags().IntVar(&limit, "limit", 20, "jobs at most")
 	return c
 }
@@ -45,6 +46,9 @@ func (p Params) runJob(c *cobra.Command, cl *client.Client, id string) error {
 		return err
 	}
 	t := jobTable([]redrive.Job{j})
+	for _, n := range j.Audit {
+		t.Rows = append(t.Rows, []string{n.What, local(n.At), "by " + plain(dash(n.By))})
+	}
 	for _, s := range j.SkippedExamples {
 		t.Rows = append(t.Rows, []string{"skipped " + s.ID.String(), string(s.Reason), string(s.TaskID)})
 	}
@@ -67,8 +71,24 @@ func (p Params) order(wish, short string) *cobra.Command {
 	}
 }
 
+// eta is how long a job will go on, if that is known.
+func eta(j *redrive.Job) string {
+	if j.ETASeconds == 0 {
+		return "-"
+	}
+	return (time.Duration(j.ETASeconds) * time.Second).String()
+}
+
+// canary is the verdict, and what it is taken from.
+func canary(j *redrive.Job) string {
+	if j.Outcomes.Ended == 0 {
+		return dash(string(j.Canary))
+	}
+	return fmt.Sprintf("%s, %d of %d ended badly", dash(string(j.Canary)), j.Outcomes.DiedAgain, j.Outcomes.Ended)
+}
+
 func jobTable(jobs []redrive.Job) Table {
-	t := Table{Head: []string{"JOB", "STATE", "TOTAL", "REDRIVEN", "SKIPPED", "RATE", "CREATED", "WHY"}}
+	t := Table{Head: []string{"JOB", "STATE", "TOTAL", "REDRIVEN", "SKIPPED", "RATE", "ETA", "CANARY", "CREATED", "WHY"}}
 	for _, j := range jobs {
 		why := j.Reason
 		if j.Skipped > 0 {
@@ -79,7 +99,7 @@ func jobTable(jobs []redrive.Job) Table {
 		}
 		t.Rows = append(t.Rows, []string{
 			j.ID, string(j.State), strconv.Itoa(j.Total), strconv.Itoa(j.Redriven), strconv.Itoa(j.Skipped),
-			fmt.Sprintf("%g/s", j.Spec.Rate), local(j.CreatedAt), dash(why),
+			fmt.Sprintf("%.0f of %g/s", j.RateReached, j.Spec.Rate), eta(&j), canary(&j), local(j.CreatedAt), dash(why),
 		})
 	}
 	return t

@@ -36,7 +36,7 @@ func (p Params) list() *cobra.Command {
 		},
 	}
 	s.flags(c)
-	c.Flags().StringVar(&s.state, "state", "", "dead, or redriven; default: both")
+	c.Flags().StringVar(&s.state, "state", "", "dead, redriven, discarded or any; default: all but discarded")
 	c.Flags().IntVar(&limit, "limit", 50, "letters at most")
 	return c
 }
@@ -81,14 +81,25 @@ func note(w io.Writer, l *redrive.LetterList) {
 }
 
 func letterTable(letters []redrive.Letter) Table {
-	t := Table{Head: []string{"ID", "DIED", "STATE", "CODE", "DISPOSITION", "MODEL", "TENANT", "TRIES", "GEN", "TASK", "MESSAGE"}}
+	t := Table{Head: []string{"ID", "DIED", "STATE", "CODE", "DISPOSITION", "MODEL", "TENANT", "TRIES", "GEN", "REDRIVABLE UNTIL", "TASK", "MESSAGE"}}
 	for _, l := range letters {
 		t.Rows = append(t.Rows, []string{
 			l.ID.String(), local(l.DeadAt), string(l.State), string(l.Code), string(l.Disposition), plain(dash(l.Model)),
-			plain(dash(l.Tenant)), strconv.Itoa(l.Attempts), strconv.Itoa(int(l.Generation)), dash(string(l.TaskID)), clip(l.Message, 60),
+			plain(dash(l.Tenant)), strconv.Itoa(l.Attempts), strconv.Itoa(int(l.Generation)), until(&l), dash(string(l.TaskID)), clip(l.Message, 60),
 		})
 	}
 	return t
+}
+
+// until is how long a letter can be redriven.
+func until(l *redrive.Letter) string {
+	switch {
+	case l.State == redrive.LetterRedriven:
+		return "-"
+	case !l.RedrivableUntil.IsZero() && time.Now().After(l.RedrivableUntil):
+		return "too late"
+	}
+	return dash(local(l.RedrivableUntil))
 }
 
 func (p Params) groups() *cobra.Command {
@@ -110,7 +121,7 @@ func (p Params) groups() *cobra.Command {
 		},
 	}
 	s.flags(c)
-	c.Flags().StringVar(&s.state, "state", string(redrive.LetterDead), "dead, redriven, or empty for both")
+	c.Flags().StringVar(&s.state, "state", string(redrive.LetterDead), "dead, redriven, discarded or any")
 	return c
 }
 
@@ -157,9 +168,13 @@ func detailTable(d *redrive.Detail) Table {
 	row("task", string(d.TaskID))
 	row("state", string(d.State))
 	row("redriven by", d.RedrivenBy)
+	if d.Discarded != nil {
+		row("discarded", fmt.Sprintf("%s by %s: %s", local(d.Discarded.At), dash(d.Discarded.By), d.Discarded.Reason))
+	}
 	if d.State == redrive.LetterDead {
 		row("not redrivable", string(d.Refused))
 	}
+	row("redrivable until", until(&d.Letter))
 	row("code", string(d.Code))
 	row("disposition", string(d.Disposition))
 	row("message", d.Message)

@@ -26,6 +26,9 @@ type plan struct {
 	rate                   float64
 	limit                  int
 	note                   string
+	canary                 int
+	stopRatio              float64
+	force                  bool
 }
 
 func (p Params) redrive() *cobra.Command {
@@ -54,6 +57,9 @@ server, at --rate letters a second, and goes on when this command ends.`,
 	f.Float64Var(&r.rate, "rate", 50, "letters a second")
 	f.IntVar(&r.limit, "limit", 0, "letters at most, oldest first; 0: all that match")
 	f.StringVar(&r.note, "note", "", "why, for the record")
+	f.IntVar(&r.canary, "canary", 50, "tasks after which the job waits what becomes of them; 0: none")
+	f.Float64Var(&r.stopRatio, "stop-ratio", 0.2, "abort when more than this share of the redriven tasks ends badly again")
+	f.BoolVar(&r.force, "force", false, "also tasks that were redriven too often")
 	f.BoolVar(&r.yes, "yes", false, "do not ask")
 	f.BoolVar(&r.wait, "wait", false, "wait for the end, with progress on stderr")
 	return c
@@ -62,7 +68,9 @@ server, at --rate letters a second, and goes on when this command ends.`,
 // request is the API's form. Selecting nothing is an error, because everything
 // must be meant.
 func (r *plan) request(ids []string) (redrive.Request, error) {
-	ask := redrive.Request{IDs: ids, Rate: r.rate, Limit: r.limit, Note: r.note}
+	ask := redrive.Request{
+		IDs: ids, Rate: r.rate, Limit: r.limit, Note: r.note, Canary: &r.canary, StopRatio: &r.stopRatio, Force: r.force,
+	}
 	ways := 0
 	for _, given := range []bool{len(ids) > 0, !r.empty(), r.all} {
 		if given {
@@ -149,7 +157,7 @@ func (p Params) follow(ctx context.Context, w io.Writer, cl *client.Client, j re
 			shown = time.Now()
 			progress(w, &j, screen)
 		}
-		if j.State == redrive.JobCompleted || j.State == redrive.JobCancelled || j.State == redrive.JobPaused {
+		if j.State.Ended() || j.State == redrive.JobPaused {
 			if screen {
 				fmt.Fprintln(w)
 			}
@@ -173,6 +181,9 @@ func (p Params) follow(ctx context.Context, w io.Writer, cl *client.Client, j re
 
 func progress(w io.Writer, j *redrive.Job, screen bool) {
 	line := fmt.Sprintf("%s: %d of %d redriven, %d skipped", j.State, j.Redriven, j.Total, j.Skipped)
+	if j.Canary == redrive.CanaryWaiting {
+		line += fmt.Sprintf("; %d of the first %d tasks have ended, %d badly", j.Outcomes.Ended, j.Spec.Canary, j.Outcomes.DiedAgain)
+	}
 	if screen {
 		fmt.Fprintf(w, "\r\x1b[K%s", line)
 		return
