@@ -120,7 +120,7 @@ func TestCanary(t *testing.T) {
 				}
 				return task.Succeeded
 			}
-			w, r := mourn(t, 2000, broken, nil)
+			w, r := mourn(t, 600, broken, nil)
 			j := r.redrive(`{"filter":{},"rate":10}`)
 			j = r.until(j.ID, 5*time.Minute, redrive.JobAborted)
 			if j.Canary != redrive.CanaryPassed || !strings.Contains(j.Reason, "of the latest 50") {

@@ -451,7 +451,7 @@ func (r *redriver) until(id string, within time.Duration, states ...redrive.JobS
 	r.t.Helper()
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		j := r.job(id)
