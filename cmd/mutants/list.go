@@ -231,6 +231,21 @@ func redriving() []mutant {
 			file: "worker/redrive/runner.go", old: "if u.t.inherited {", new: "if u.t.inherited && len(todo) == 0 {",
 			tests: []string{"./worker/redrive"},
 		},
+		{
+			name: "canary-unheard", rule: "a job whose first tasks end badly again aborts",
+			file: "worker/redrive/guard.go", old: "case float64(g.seen.DiedAgain) > may:", new: "case g.seen.Ended > all:",
+			tests: []string{"./worker/redrive"}, run: "Canary",
+		},
+		{
+			name: "redrive-for-ever", rule: "a task that comes back each time is not redriven without end",
+			file: "worker/redrive/refuse.go", old: "case int(generation) >= r.p.MaxRedrives && !force:", new: "case int(generation) >= lastForced && !force:",
+			tests: []string{"./worker/redrive"}, run: "LoopGuard",
+		},
+		{
+			name: "redrive-too-late", rule: "7: no task is redriven whose result would come past its time to live",
+			file: "worker/redrive/refuse.go", old: "case past(r.until(c.task.ID)):", new: "case false && past(r.until(c.task.ID)):",
+			tests: []string{"./worker/redrive"}, run: "TooOld",
+		},
 	}
 }
 
