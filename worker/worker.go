@@ -202,7 +202,7 @@ func (w *Worker) openServices(d Deps, pub *tasktopic.Publisher) error {
 	w.stack.PushClose("dead letters", func() error { source.Close(); return nil })
 	w.redrive, err = redrive.New(redrive.Params{
 		Source: source, Publisher: pub, Store: w.store, Log: d.Log, Metrics: d.Registry,
-		ResultsPartitions: w.cfg.Partitions, Owner: w.cfg.Name + "/worker", Pools: d.Catalog.PoolNames(), Token: w.cfg.AdminToken,
+		Blobs: w.renewer(), ResultsPartitions: w.cfg.Partitions, Owner: w.cfg.Name + "/worker", Pools: d.Catalog.PoolNames(), Token: w.cfg.AdminToken,
 		GoneAtFunc: w.store.Params().GoneAt,
 		PoolOfFunc: func(model string) (string, bool) {
 			m, ok := d.Catalog.Model(model)
@@ -210,6 +210,14 @@ func (w *Worker) openServices(d Deps, pub *tasktopic.Publisher) error {
 		},
 	})
 	return err
+}
+
+// renewer is the blob store, or nothing: not a nil store in an interface.
+func (w *Worker) renewer() redrive.Blobs {
+	if w.blobs == nil {
+		return nil
+	}
+	return w.blobs
 }
 
 // Admin returns the operator's routes, all below /admin/v1/, or nil where this

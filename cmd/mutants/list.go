@@ -3,7 +3,7 @@ package main
 // mutants is every promise that could be lost in silence, each with the tests
 // that hold it.
 func mutants() []mutant {
-	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends())
+	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs())
 }
 
 func concat(lists ...[]mutant) []mutant {
@@ -255,6 +255,36 @@ func backends() []mutant {
 			name: "short-answer-accepted", rule: "22: a batch reply of another size fails the whole batch",
 			file: "worker/attempt/runner.go", old: "if len(out) != len(items) {", new: "if len(out) > len(items) {",
 			tests: []string{"./worker/attempt"},
+		},
+	}
+}
+
+func blobs() []mutant {
+	return []mutant{
+		{
+			name: "blob-unchecked", rule: "6: who reads a blob checks its hash",
+			file: "internal/blob/verify.go", old: "case v.meter.sum() != v.ref.SHA256:", new: "case false:",
+			tests: []string{"./internal/blob"}, run: "Directory",
+		},
+		{
+			name: "sweep-a-day-early", rule: "6: a blob lives as long as a record may refer to it",
+			file: "internal/blob/sweep.go", old: "< 24*time.Hour+olderThan {", new: "< olderThan {",
+			tests: []string{"./internal/blob"}, run: "Sweeper",
+		},
+		{
+			name: "unmounted-is-gone", rule: "6: a store that is not there has lost nothing",
+			file: "internal/blob/dir.go", old: "noRoot != nil {", new: "noRoot != nil && false {",
+			tests: []string{"./internal/blob"}, run: "Volume",
+		},
+		{
+			name: "refer-to-nothing", rule: "a reference is given out only for what is stored",
+			file: "internal/claimcheck/claimcheck.go", old: "return p, fmt.Errorf(\"deposit payload: %w\", err)", new: "return task.Payload{Ref: &ref}, nil",
+			tests: []string{"./producer/ingest"}, run: "Store",
+		},
+		{
+			name: "redrive-an-old-blob", rule: "6: a redrive makes its payload last as long as its record",
+			file: "worker/redrive/renew.go", old: "c.task.Payload.Ref = &renewed", new: "_ = renewed",
+			tests: []string{"./worker/redrive"}, run: "Renew",
 		},
 	}
 }

@@ -136,6 +136,7 @@ func TestTheSweeperWorksByAgeAlone(t *testing.T) {
 				}
 			}
 		}
+		time.Sleep(15 * time.Hour) // into the day
 		_, once := put("once")
 		firstKey, first := put("repeated")
 		time.Sleep(20 * 24 * time.Hour)

@@ -23,12 +23,13 @@ const (
 	ReasonGenerationLimit  Reason = "generation_limit"   // the generations that one task has are nearly used up
 	ReasonNoPool           Reason = "no_pool"            // nobody serves its model any more
 	ReasonGone             Reason = "gone"               // past the retention of the topic
+	ReasonPayloadLost      Reason = "payload_lost"       // the blob store no longer has its payload as it was put
 )
 
 // reasons returns every reason, so that metrics start at zero.
 func reasons() []Reason {
 	return []Reason{
 		ReasonUndecodable, ReasonAlreadyRedriven, ReasonNotDead, ReasonTooOld, ReasonRedrivenTooOften,
-		ReasonGenerationLimit, ReasonNoPool, ReasonGone,
+		ReasonGenerationLimit, ReasonNoPool, ReasonGone, ReasonPayloadLost,
 	}
 }

@@ -44,6 +44,9 @@ type Params struct {
 	// PoolOfFunc names the pool that serves a model now, for letters whose own
 	// pool is gone. Nil: such letters are skipped.
 	PoolOfFunc func(model string) (string, bool)
+	// Blobs gives large payloads a new life. Nil: a letter that needs it is not
+	// done, and pauses its job.
+	Blobs Blobs
 	// Token is the bearer token of the admin routes. Empty: only requests over
 	// loopback are answered.
 	Token config.Secret

@@ -64,6 +64,9 @@ func (r *Redriver) putBack(ctx context.Context, t *tenure, at Ref) (step, error)
 		if reason := r.refusal(&c, t.spec.Force); reason != ReasonNone {
 			return c.outcome(at, reason), nil
 		}
+		if reason, err := r.renew(ctx, &c); err != nil || reason != ReasonNone {
+			return c.outcome(at, reason), err
+		}
 		if v, err = r.reopen(ctx, &c, job); err != nil {
 			return step{}, err
 		}
@@ -191,6 +194,11 @@ func (r *Redriver) projected(ctx context.Context, partition int32, next int64) e
 func (r *Redriver) publish(ctx context.Context, c *candidate, job string) error {
 	if c.pool == "" {
 		return fmt.Errorf("task %s was reopened, but no pool serves model %q any more; add it to the catalog and resume", c.task.ID, c.task.Model)
+	}
+	// Again, since an earlier owner of the job may have done the steps before. A
+	// payload that was lost meanwhile ends the task once more.
+	if _, err := r.renew(ctx, c); err != nil {
+		return err
 	}
 	pr := task.Progress{Generation: c.letter.Generation + 1, History: c.history(), FirstFailure: c.letter.FirstFailure, RedriveJob: job, Deadline: c.deadline(time.Now(), r.until(c.task.ID))}
 	if _, err := r.pub.Republish(ctx, c.original, c.task, topic.Tasks(c.pool, c.task.Class), pr); err != nil {

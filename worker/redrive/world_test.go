@@ -43,6 +43,7 @@ type published struct {
 	topic    string
 	record   wire.Record
 	progress task.Progress
+	task     *task.Task
 }
 
 // world is Kafka and the results projection in memory, shared by workers.
@@ -87,6 +88,7 @@ type death struct {
 	deadline                     time.Duration // from now
 	value                        []byte        // instead of a task's
 	unfinished                   bool          // the `dead` terminal is missing
+	ref                          *task.Ref     // of a payload in the blob store
 }
 
 // die makes a dead letter and its terminal.
@@ -101,6 +103,9 @@ func (w *world) die(t *testing.T, d death) (task.ID, redrive.Ref) {
 	pr := task.Progress{
 		Generation: d.generation, Hop: 3, Attempts: 5, ReturnTopic: d.returnTopic,
 		History: []task.Attempt{{N: 1, StartedAt: now, Code: "timeout"}},
+	}
+	if d.ref != nil {
+		tk.Payload = task.Payload{Ref: d.ref}
 	}
 	rec, err := wire.EncodeTask(tk, pr, "")
 	if err != nil {
@@ -319,7 +324,7 @@ func (k *worker) Terminal(_ context.Context, t *terminal.Terminal) (ack tasktopi
 
 func (k *worker) Republish(_ context.Context, rec wire.Record, t *task.Task, to string, pr task.Progress) (ack tasktopic.Ack, err error) {
 	err = k.effect("publish", func() error {
-		k.tasks[t.ID] = append(k.tasks[t.ID], published{to, rec, pr})
+		k.tasks[t.ID] = append(k.tasks[t.ID], published{to, rec, pr, t})
 		k.order = append(k.order, time.Now())
 		if k.ends != nil {
 			k.end(t.ID, pr.Generation, k.ends(len(k.order), t.ID))

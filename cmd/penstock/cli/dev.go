@@ -46,6 +46,7 @@ a real Kafka and Redis. On loopback any bearer token, or none, is tenant dev. Be
 	f.StringVar(&cfg.DataDir, "data-dir", "", "directory that keeps the log across restarts; default: memory")
 	f.StringVar(&cfg.Kafka, "kafka", "", "a real Kafka, host:port, comma separated")
 	f.StringVar(&cfg.Redis, "redis", "", "a real Redis, as redis://host:port/0")
+	f.StringVar(&cfg.Blobs, "blobs", "", "where large payloads and results are kept: file:///dir or s3://bucket/prefix?…; default: beside the log, with --kafka nowhere")
 	f.StringVar(&cfg.Backend, "backend", "", "a real engine: http://…, openai+http://… or json+http://…")
 	f.StringVar(&cfg.AuthKeysFile, "auth-keys-file", "", "YAML file of API keys")
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")

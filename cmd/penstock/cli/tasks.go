@@ -81,11 +81,15 @@ func (s submission) requests(stdin io.Reader, words []string) ([]api.SubmitReque
 	return s.read(f)
 }
 
+// maxLine is the longest request in a file of JSON lines. The server has its own
+// limit, and says so.
+const maxLine = 256 << 20
+
 // read checks every line before the first task is sent.
 func (s submission) read(r io.Reader) ([]api.SubmitRequest, error) {
 	var out []api.SubmitRequest
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, api.MaxBody)
+	lines.Buffer(nil, maxLine)
 	for n := 1; lines.Scan(); n++ {
 		if strings.TrimSpace(lines.Text()) == "" {
 			continue

@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"time"
 
+	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/idsecret"
 )
@@ -23,6 +25,7 @@ type Config struct {
 	Kafka   string // bootstrap addresses of a real Kafka, comma separated; empty: inside the process
 	Redis   string // URL of a real Redis; empty: inside the process
 	Backend string // URL of a real engine; empty: a simulated one
+	Blobs   string // URL of a blob store; empty: a directory beside the log, none with a real Kafka
 
 	AuthKeysFile string        // API keys; needed to listen beyond loopback
 	IDSecret     config.Secret // signs task ids; needed to listen beyond loopback
@@ -54,7 +57,23 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("--backend %q: want a URL such as http://127.0.0.1:8000", c.Backend))
 		}
 	}
+	if err := c.blobConfig("").Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("--blobs: %w", err))
+	}
 	return errors.Join(errs...)
+}
+
+// blobConfig is the store of large payloads and results. Dir is where it may
+// lie by default; other processes on a real Kafka could not read it there.
+func (c Config) blobConfig(dir string) blob.Config {
+	out := blob.DefaultConfig()
+	switch {
+	case c.Blobs != "":
+		out.URL = c.Blobs
+	case c.Kafka == "" && dir != "":
+		out.URL = (&url.URL{Scheme: "file", Path: filepath.ToSlash(dir)}).String()
+	}
+	return out
 }
 
 const (

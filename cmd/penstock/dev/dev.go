@@ -3,7 +3,10 @@ package dev
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -11,7 +14,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/devstack"
 	"github.com/penstock/penstock/internal/httpserver"
@@ -40,6 +45,7 @@ type Stack struct {
 	simulator *simulator      // nil with a real engine
 	kafka     kafkaclient.Config
 	redis     redisclient.Config
+	blobs     blob.Config
 
 	server   *httpserver.Server
 	producer *producer.Service
@@ -61,7 +67,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Stack, err erro
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.openAuth, s.openKafka, s.openRedis, s.openEngine, s.openServices, s.openServer,
+		s.openAuth, s.openKafka, s.openRedis, s.openBlobs, s.openEngine, s.openServices, s.openServer,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -118,6 +124,27 @@ func (s *Stack) openRedis(context.Context) error {
 	return nil
 }
 
+// openBlobs keeps large payloads and results where the log is kept: beside it,
+// or as long as this process.
+func (s *Stack) openBlobs(context.Context) error {
+	if s.cfg.Blobs != "" || s.cfg.Kafka != "" {
+		s.blobs = s.cfg.blobConfig("")
+		return nil
+	}
+	if s.cfg.DataDir != "" {
+		dir, err := filepath.Abs(filepath.Join(s.cfg.DataDir, "blobs"))
+		s.blobs = s.cfg.blobConfig(dir)
+		return err
+	}
+	dir, err := os.MkdirTemp("", "penstock-blobs-")
+	if err != nil {
+		return fmt.Errorf("make directory for blobs: %w", err)
+	}
+	s.stack.PushClose("blobs", func() error { return os.RemoveAll(dir) })
+	s.blobs = s.cfg.blobConfig(dir)
+	return nil
+}
+
 func (s *Stack) openEngine(ctx context.Context) (err error) {
 	if s.cfg.Backend != "" {
 		s.models, err = discover(ctx, s.cfg.Backend)
@@ -139,6 +166,7 @@ func (s *Stack) openEngine(ctx context.Context) (err error) {
 func (s *Stack) httpConfig() httpserver.Config {
 	c := httpserver.DefaultConfig()
 	c.Listen, c.DrainGrace = s.cfg.Listen, drainGrace
+	c.BodyLimit = claimcheck.BodyLimit(s.blobs, c.BodyLimit)
 	return c
 }
 

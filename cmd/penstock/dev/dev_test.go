@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -182,4 +184,39 @@ func TestBeyondLoopback(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "auth_keys_file") {
 		t.Errorf("without keys: %v", err)
 	}
+}
+
+func TestLargePayloadsLieBesideTheLog(t *testing.T) {
+	large := text(strings.Repeat("x", 300<<10))
+	blobs := func(dir string) int {
+		t.Helper()
+		found, err := filepath.Glob(filepath.Join(dir, "20*", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	t.Run("in the data directory", func(t *testing.T) {
+		cfg := dev.DefaultConfig()
+		cfg.DataDir = t.TempDir()
+		cl, _, stop := run(t, cfg)
+		succeed(t, cl, large)
+		stop()
+		if n := blobs(filepath.Join(cfg.DataDir, "blobs")); n != 1 {
+			t.Errorf("%d blobs are left, want 1", n)
+		}
+	})
+	t.Run("or as long as the process", func(t *testing.T) {
+		t.Setenv("TMPDIR", t.TempDir())
+		dir := filepath.Join(os.TempDir(), "penstock-blobs-*")
+		cl, _, stop := run(t, dev.DefaultConfig())
+		succeed(t, cl, large)
+		if n := blobs(dir); n != 1 {
+			t.Errorf("%d blobs while it runs, want 1", n)
+		}
+		stop()
+		if left, err := filepath.Glob(dir); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	})
 }

@@ -32,7 +32,7 @@ func (s *Stack) openServices(ctx context.Context) (err error) {
 func (s *Stack) producerConfig() producer.Config {
 	c := producer.DefaultConfig()
 	c.HTTPConfig.Config, c.IDConfig.ID = s.httpConfig(), s.cfg.IDSecret
-	c.Kafka, c.Redis = s.kafka, s.redis
+	c.Kafka, c.Redis, c.Blob = s.kafka, s.redis, s.blobs
 	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
 	c.BacklogCheck = false
 	return c
@@ -41,7 +41,7 @@ func (s *Stack) producerConfig() producer.Config {
 func (s *Stack) workerConfig() worker.Config {
 	c := worker.DefaultConfig()
 	c.HTTPConfig.Config = s.httpConfig()
-	c.Kafka, c.Redis = s.kafka, s.redis
+	c.Kafka, c.Redis, c.Blob = s.kafka, s.redis, s.blobs
 	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
 	c.RetryBase, c.RetryCap = s.cfg.RetryBase, s.cfg.RetryMax
 	return c
@@ -50,7 +50,7 @@ func (s *Stack) workerConfig() worker.Config {
 func (s *Stack) resultsConfig() resultsvc.Config {
 	c := resultsvc.DefaultConfig()
 	c.HTTPConfig.Config, c.IDConfig.ID = s.httpConfig(), s.cfg.IDSecret
-	c.Kafka, c.Redis = s.kafka, s.redis
+	c.Kafka, c.Redis, c.Blob = s.kafka, s.redis, s.blobs
 	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
 	c.StreamDrain = drainGrace / 2
 	return c
