@@ -173,8 +173,28 @@ func streaming() []mutant {
 		},
 		{
 			name: "refused-counts-as-ours", rule: "10: a refused sequence is ours only under our nonce",
-			file: "internal/eventlog/lua/append.lua", old: "if #there == 0 or there[1][2][4] ~= ARGV[1] then return -1 end", new: "if #there == 0 then return -1 end",
+			file: "internal/eventlog/lua/append.lua", old: "if pad(fence) > ARGV[4] or top[2][4] ~= ARGV[1] then return -1 end", new: "if pad(fence) > ARGV[4] then return -1 end",
 			tests: []string{"./internal/eventlog"},
+		},
+		{
+			name: "lost-end-written-over", rule: "4: events whose end was lost are not written on as if nothing had happened",
+			file: "internal/eventlog/lua/append.lua", old: "if tonumber(seq) < have then return -2 end", new: "",
+			tests: []string{"./internal/eventlog"},
+		},
+		{
+			name: "fold-unfenced", rule: "whoever was replaced folds nothing",
+			file: "internal/eventlog/lua/fold.lua", old: "if not top or top[2][4] ~= ARGV[5] then return 0 end", new: "",
+			tests: []string{"./internal/eventlog"},
+		},
+		{
+			name: "proof-skipped", rule: "a lost stream is begun again only by who is proven to own the task",
+			file: "worker/attempt/loss.go", old: "if st.owned(ctx) == nil {", new: "if _ = st.owned(ctx); true {",
+			tests: []string{"./worker/attempt"},
+		},
+		{
+			name: "gap-untold-by-the-writer", rule: "what a writer cannot repeat is told as a gap",
+			file: "worker/attempt/loss.go", old: "if seq := st.sent.dropped; seq > 0 {", new: "if seq := st.sent.dropped; seq > 1<<40 {",
+			tests: []string{"./worker/attempt"},
 		},
 		{
 			name: "tokens-after-the-end", rule: "13: the terminal's id sorts last, and Redis refuses later tokens",

@@ -4,8 +4,9 @@
 //
 // Guarantee: an entry's id begins with the writer's fence, so Redis itself
 // refuses a writer that was replaced, and one that comes after the end. Within
-// a fence the sequence has no holes from its entry 0 on. The log may be lost as
-// a whole; the terminal on Kafka has the full text.
+// a fence the sequence has no holes from its entry 0 on but those that a gap
+// tells of. The log may be lost as a whole; the terminal on Kafka has the full
+// text.
 package eventlog
 
 import (
@@ -27,7 +28,7 @@ import (
 // Errors of a write. Either ends only the token stream, never the attempt.
 var (
 	ErrFenced   = errors.New("a newer attempt writes this task's events")
-	ErrVanished = errors.New("the task's event stream is gone")
+	ErrVanished = errors.New("the task's event stream, or the end of it, is gone")
 )
 
 // Params are the developer's choices; zero values are the defaults.

@@ -40,7 +40,7 @@ func (l *Log) fold(ctx context.Context, id task.ID) error {
 	}
 	err = foldScript.Run(ctx, l.rdb, redisclient.Call{
 		Keys: []string{rediskey.Events(p, id), rediskey.Snapshot(p, id)},
-		Args: []any{next.ID.String(), next.Data, l.keep(), before},
+		Args: []any{next.ID.String(), next.Data, l.keep(), before, l.nonce},
 	}).Err()
 	if err != nil {
 		return fmt.Errorf("fold events of task %s: %w", id, err)
@@ -49,7 +49,7 @@ func (l *Log) fold(ctx context.Context, id task.ID) error {
 }
 
 // foldEvents adds events to a snapshot. Text of different fences is never
-// joined: a new fence begins with nothing.
+// joined: a new fence begins with nothing. A hole that was told stays told.
 func foldEvents(was Entry, entries []Entry) (Entry, error) {
 	sum := event.Event{Type: event.Snapshot}
 	if !was.ID.IsZero() {
@@ -64,7 +64,10 @@ func foldEvents(was Entry, entries []Entry) (Entry, error) {
 			return Entry{}, err
 		}
 		if e.ID.Fence != sum.ID.Fence {
-			sum.Text, sum.Attempt = "", 0
+			sum.Text, sum.Attempt, sum.Reason = "", 0, ""
+		}
+		if e.Type == event.Gap {
+			sum.Reason = e.Reason
 		}
 		sum.ID, sum.TaskID, sum.At = e.ID, e.TaskID, e.At
 		sum.Text += e.Text

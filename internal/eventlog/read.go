@@ -97,7 +97,7 @@ func historyOf(messages []redis.XMessage, r Range) (History, error) {
 		data, _ := m.Values[fieldEvent].(string)
 		h.Entries = append(h.Entries, Entry{ID: id, Data: []byte(data)})
 	}
-	h.Trimmed = len(h.Entries) > 0 && !Follows(r.After, h.Entries[0].ID)
+	h.Trimmed = len(h.Entries) > 0 && !h.Entries[0].Follows(r.After)
 	return h, nil
 }
 
@@ -115,13 +115,19 @@ func Follows(last, next event.ID) bool {
 	}
 }
 
+// Follows reports whether nothing that is not told of lies between an event and
+// this one: a gap tells of everything before it in its fence.
+func (e Entry) Follows(last event.ID) bool {
+	return Follows(last, e.ID) || last.Fence == e.ID.Fence && e.Type() == event.Gap
+}
+
 // mend puts the snapshot before a history whose head is missing.
 func (l *Log) mend(ctx context.Context, r Range, h *History) error {
 	snap, err := l.snapshot(ctx, r.ID)
 	if err != nil {
 		return err
 	}
-	if snap.ID.IsZero() || !r.After.Less(snap.ID) || !Follows(snap.ID, h.Entries[0].ID) {
+	if snap.ID.IsZero() || !r.After.Less(snap.ID) || !h.Entries[0].Follows(snap.ID) {
 		return nil
 	}
 	h.Entries = append([]Entry{snap}, h.Entries...)

@@ -20,7 +20,8 @@ var (
 )
 
 // Append is the next events of one task. Their ids must be set: the fence that
-// was claimed, the sequence from 1 on without holes.
+// was claimed, the sequence from 1 on without holes. Only a gap may be first and
+// lie anywhere: it has the id of the last event that is lost.
 type Append struct {
 	ID     task.ID
 	Events []event.Event
@@ -28,13 +29,17 @@ type Append struct {
 
 // Append writes events of many tasks in one round trip, each task's as a
 // whole, and returns an error per task: ErrFenced if a newer attempt writes,
-// ErrVanished if Redis lost the stream (claim again). Repeating a call whose
-// reply was lost is harmless.
+// ErrVanished if Redis lost the stream or the end of it (prove that the task is
+// still ours, then claim again and repeat what was written). Repeating what is
+// there is harmless.
 func (l *Log) Append(ctx context.Context, batch []Append) []error {
 	errs := make([]error, len(batch))
 	calls := make([]redisclient.Call, 0, len(batch))
 	index := make([]int, 0, len(batch))
 	for i, a := range batch {
+		if len(a.Events) == 0 {
+			continue
+		}
 		call, err := l.appendCall(a)
 		if err != nil {
 			errs[i] = err
@@ -61,7 +66,8 @@ func (l *Log) Append(ctx context.Context, batch []Append) []error {
 
 func (l *Log) appendCall(a Append) (redisclient.Call, error) {
 	p := l.partition(a.ID)
-	args := append(make([]any, 0, 3+2*len(a.Events)), l.nonce, l.keep(), rediskey.Live(p, a.ID))
+	first := a.Events[0]
+	args := append(make([]any, 0, 5+2*len(a.Events)), l.nonce, l.keep(), rediskey.Live(p, a.ID), first.ID.Fence.Padded(), needs(first))
 	for _, e := range a.Events {
 		entry, err := EntryOf(e)
 		if err != nil {
@@ -70,6 +76,14 @@ func (l *Log) appendCall(a Append) (redisclient.Call, error) {
 		args = append(args, entry.ID.String(), entry.Data)
 	}
 	return redisclient.Call{Keys: []string{rediskey.Events(p, a.ID)}, Args: args}, nil
+}
+
+// needs is the sequence that must be there before an event is written.
+func needs(e event.Event) uint64 {
+	if e.Type == event.Gap || e.ID.Seq == 0 {
+		return 0
+	}
+	return e.ID.Seq - 1
 }
 
 func (l *Log) keep() int64 { return int64((l.p.TTL + time.Second - 1) / time.Second) }

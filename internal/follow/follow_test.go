@@ -106,6 +106,17 @@ func (b *bundle) claim(id task.ID, f event.Fence, attempt int) {
 	}
 }
 
+// nonce is the log's, as its entries bear it.
+func (b *bundle) nonce(id task.ID) string {
+	b.t.Helper()
+	entries, err := b.rdb.XRange(context.Background(), rediskey.Events(0, id), "-", "+").Result()
+	if err != nil || len(entries) == 0 {
+		b.t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	nonce, _ := entries[0].Values["n"].(string)
+	return nonce
+}
+
 func (b *bundle) say(id task.ID, f event.Fence, from, to uint64) {
 	b.t.Helper()
 	a := eventlog.Append{ID: id}
@@ -415,7 +426,7 @@ func TestAHoleInWhatIsLiveIsFilledFromTheStream(t *testing.T) {
 	for seq := 2; seq <= 3; seq++ { // written, but never published
 		err := b.rdb.XAdd(ctx, &redis.XAddArgs{
 			Stream: rediskey.Events(0, id), ID: fmt.Sprintf("256-%d", seq),
-			Values: []string{"e", fmt.Sprintf(`{"type":"delta","task_id":"%s","text":"%d"}`, id, seq)},
+			Values: []string{"e", fmt.Sprintf(`{"type":"delta","task_id":"%s","text":"%d"}`, id, seq), "n", b.nonce(id)},
 		}).Err()
 		if err != nil {
 			t.Fatal(err)

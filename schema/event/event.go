@@ -25,7 +25,7 @@ const (
 	Progress  Type = "progress"  // a long-running task's heartbeat
 	Snapshot  Type = "snapshot"  // the text so far, under the id of the last event folded in
 	Restart   Type = "restart"   // a new attempt: forget the text so far
-	Gap       Type = "gap"       // some events are lost for good; the terminal has the full text
+	Gap       Type = "gap"       // the events up to its own id are lost for good; the terminal has the full text
 	Succeeded Type = "succeeded" // terminals carry the full output
 	Failed    Type = "failed"
 	Cancelled Type = "cancelled"
@@ -41,10 +41,10 @@ type Event struct {
 	TaskID   task.ID            `json:"task_id,omitempty"` // empty on reconnect
 	At       time.Time          `json:"at,omitzero"`
 	Attempt  int                `json:"attempt,omitempty"`  // started, restart
-	Text     string             `json:"text,omitempty"`     // delta: the piece; snapshot: all so far
+	Text     string             `json:"text,omitempty"`     // delta: the piece; snapshot: all so far; restart: all there will be
 	Index    int                `json:"index,omitempty"`    // delta: which choice
 	Usage    *task.Usage        `json:"usage,omitempty"`    // usage
-	Reason   string             `json:"reason,omitempty"`   // restart, gap, reconnect: why
+	Reason   string             `json:"reason,omitempty"`   // restart, gap, reconnect: why; snapshot: why its text has a hole
 	Progress json.RawMessage    `json:"progress,omitempty"` // progress: the task kind's own
 	Result   *terminal.Terminal `json:"result,omitempty"`   // terminals
 }

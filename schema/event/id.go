@@ -84,6 +84,11 @@ func QueuedID() ID { return ID{Fence: 0, Seq: 1} }
 // TerminalID is the id of a generation's terminal event.
 func TerminalID(generation uint8) ID { return ID{Fence: TerminalFence(generation)} }
 
+// LastRestartID is the id of the restart that comes right before a generation's
+// terminal when the terminal is of another attempt than the one that was shown.
+// No attempt has its fence: the topmost hop is not used.
+func LastRestartID(generation uint8) ID { return ID{Fence: TerminalFence(generation) - 1} }
+
 // ParseID reads `<fence>-<seq>` strictly: digits only, no sign, no leading
 // zeros, so one id has one text. A fence above every generation's is no id: it
 // would not fit FenceDigits, and so not compare as text.

@@ -64,6 +64,7 @@ func newTry(n int, stream bool) *attempt.Try {
 	fence, _ := event.NewFence(0, 0, 7, 0)
 	return &attempt.Try{
 		Task: &task.Task{ID: id, Model: "m", Kind: task.Chat, Tenant: "t", Stream: stream, Deadline: time.Now().Add(deadline)}, Fence: fence, N: 1,
+		Owned: func(context.Context) error { return nil },
 	}
 }
 

@@ -17,7 +17,23 @@ type metrics struct {
 	lost         prometheus.Counter
 	beats        *prometheus.CounterVec
 	streamsEnded *prometheus.CounterVec
+	losses       *prometheus.CounterVec
 }
+
+// Reasons for which a stream ends before its try.
+const (
+	endFenced   = "fenced"   // another attempt writes, or the task has ended
+	endVanished = "vanished" // the store lost it again and again
+	endUnproven = "unproven" // the store lost it, and the task may be another's
+	endOverflow = "overflow" // the store was away for too much text
+)
+
+// Outcomes of a stream that the store lost.
+const (
+	lossReplayed = "replayed" // everything was written again
+	lossGapped   = "gapped"   // what was remembered was written again, behind a gap
+	lossUnproven = "unproven" // nothing was
+)
 
 // Outcomes of the attempts counter: success, or what follows from a failure.
 func (n Next) String() string {
@@ -54,8 +70,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		streamsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_worker_streams_ended_total", Help: "Token streams that ended before their try did.",
 		}, []string{"reason"}),
+		losses: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_worker_stream_losses_total", Help: "Token streams that Redis lost: replayed (all of it is back), gapped (its latest part is) or unproven (not begun again, for the task may be another worker's).",
+		}, []string{"outcome"}),
 	}
-	reg.MustRegister(m.attempts, m.duration, m.firstToken, m.bisects, m.checks, m.claims, m.lost, m.beats, m.streamsEnded)
+	reg.MustRegister(m.attempts, m.duration, m.firstToken, m.bisects, m.checks, m.claims, m.lost, m.beats, m.streamsEnded, m.losses)
 	m.zero()
 	return m
 }
@@ -77,8 +96,11 @@ func (m *metrics) zero() {
 		m.beats.WithLabelValues(what, "ok")
 		m.beats.WithLabelValues(what, "error")
 	}
-	for _, o := range []string{"fenced", "vanished", "overflow"} {
+	for _, o := range []string{endFenced, endVanished, endUnproven, endOverflow} {
 		m.streamsEnded.WithLabelValues(o)
+	}
+	for _, o := range []string{lossReplayed, lossGapped, lossUnproven} {
+		m.losses.WithLabelValues(o)
 	}
 }
 

@@ -364,7 +364,7 @@ func awaitTails(streams []*Stream) {
 // Without a claim there is no stream, but silence still counts.
 func (r *Runner) emitter(t *Try, claimed bool) (emit func(backend.Piece), st *Stream, stop func()) {
 	if claimed {
-		st = r.streams.Open(r.claimOf(t))
+		st = r.streams.Open(r.claimOf(t), t.Owned)
 	}
 	silence := time.AfterFunc(r.p.FirstToken, func() {
 		t.Cancel(fault.New(fault.Timeout, "no token came in time"))

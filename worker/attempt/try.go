@@ -28,6 +28,11 @@ type Try struct {
 	Again    bool // another fence may have shown tokens: clients are told to forget them
 	Insist   bool // run even if another worker seems to run the task
 
+	// Owned asks the brokers whether the task's partition is still this worker's:
+	// nil only if it was, after the call. Without it no stream that Redis lost
+	// is begun again.
+	Owned func(context.Context) error
+
 	whole *task.Task // with the payload that was collected; nil: Task has it
 
 	mu     sync.Mutex

@@ -165,7 +165,7 @@ func (l *Loop) start(b batch.Batch[*entry], lease *route.Lease, entries []*entry
 		l.alarms.stop(e.expiry)
 		e.now = &attempt.Try{
 			Task: e.task, Progress: e.progress, Fence: fence, N: e.progress.Attempts + 1,
-			Again: e.try > 0 || e.progress.Hop > 0, Insist: l.insists(e),
+			Again: e.try > 0 || e.progress.Hop > 0, Insist: l.insists(e), Owned: e.first.ProveOwned,
 		}
 		e.try++
 		tries = append(tries, e.now)

@@ -89,8 +89,8 @@ func TestAThirdLossIsTheEndOfTheTaskWithoutARun(t *testing.T) {
 				g = eventlog.Grant{Losses: 3}
 			}
 			w.granted(g, func(_ *task.Task, p *task.Progress) { p.Losses = losses })
+			w.sleep(time.Second)
 		}
-		w.sleep(time.Second)
 		w.expect("letter suspected_killer", "terminal dead", "settled", "letter suspected_killer", "terminal dead", "settled")
 		for _, l := range w.letters {
 			if l.Disposition != deadletter.SuspectedKiller || l.Code != fault.Lost || l.Attempts != 0 {

@@ -101,6 +101,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("a watcher receives what is written after it is ready", func(t *testing.T) { watches(t, open) })
 	t.Run("one batch serves many tasks, each with its own outcome", func(t *testing.T) { batches(t, open) })
 	runClaims(t, open)
+	runLosses(t, open)
 }
 
 func reads(t *testing.T, open Open) {

@@ -4,6 +4,7 @@ package attempttest
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -57,6 +58,13 @@ func (r *Redis) Hang(on bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hang = on
+}
+
+// Truncate loses all but the first n events of a task.
+func (r *Redis) Truncate(id task.ID, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events[id] = r.events[id][:min(n, len(r.events[id]))]
 }
 
 // Flush loses everything.
@@ -156,7 +164,7 @@ func (r *Redis) ClaimAll(ctx context.Context, claims []eventlog.Claim) []eventlo
 			grants[i].Err = eventlog.ErrHeld
 		}
 		if g := &grants[i]; g.Err == nil {
-			g.Err = r.add(c.ID, c.Event)
+			g.Err = r.begin(c)
 			r.held[c.ID] = c.Fence
 		}
 	}
@@ -231,25 +239,43 @@ func (r *Redis) Append(ctx context.Context, batch []eventlog.Append) []error {
 		if errs[i] = err; err != nil {
 			continue
 		}
-		if len(r.events[a.ID]) == 0 {
-			errs[i] = eventlog.ErrVanished
-			continue
-		}
-		for _, e := range a.Events {
-			if errs[i] = r.add(a.ID, e); errs[i] != nil {
-				break
-			}
-		}
+		errs[i] = r.add(a)
 	}
 	return errs
 }
 
-// add refuses what is not above the top, as XADD does.
-func (r *Redis) add(id task.ID, e event.Event) error {
-	if have := r.events[id]; len(have) > 0 && !have[len(have)-1].ID.Less(e.ID) {
+// begin writes a claim's event, unless it is there already.
+func (r *Redis) begin(c eventlog.Claim) error {
+	have := r.events[c.ID]
+	switch {
+	case slices.ContainsFunc(have, func(e event.Event) bool { return e.ID == c.Event.ID }):
+		return nil
+	case len(have) > 0 && !have[len(have)-1].ID.Less(c.Event.ID):
 		return eventlog.ErrFenced
 	}
-	r.events[id] = append(r.events[id], e)
+	r.events[c.ID] = append(have, c.Event)
+	return nil
+}
+
+// add writes events above the top, as the event log does.
+func (r *Redis) add(a eventlog.Append) error {
+	first := a.Events[0]
+	have := r.events[a.ID]
+	if len(have) == 0 || have[len(have)-1].ID.Fence < first.ID.Fence {
+		return eventlog.ErrVanished
+	}
+	top := have[len(have)-1].ID
+	if top.Fence > first.ID.Fence {
+		return eventlog.ErrFenced
+	}
+	if first.Type != event.Gap && top.Seq+1 < first.ID.Seq {
+		return eventlog.ErrVanished
+	}
+	for _, e := range a.Events {
+		if top.Less(e.ID) {
+			r.events[a.ID] = append(r.events[a.ID], e)
+		}
+	}
 	return nil
 }
 
