@@ -31,6 +31,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: name mutants by -run", flags.Arg(0))
+	}
 	wanted, err := regexp.Compile(*pick)
 	if err != nil {
 		return fmt.Errorf("-run: %w", err)
