@@ -589,8 +589,21 @@ func TestNotBeforeIsWaitedForInMemory(t *testing.T) {
 }
 
 func TestTasksOfOneKeyRunInOrderThroughRetries(t *testing.T) {
+	for name, c := range map[string]struct {
+		failures int
+		end      string
+	}{
+		"to a success":                 {4, "terminal succeeded"},
+		"and a dead one frees its key": {5, "terminal dead"},
+	} {
+		t.Run(name, func(t *testing.T) { runKey(t, c.failures, c.end) })
+	}
+}
+
+// runKey runs three tasks of one key, the second of which fails a few times and
+// ends in one way.
+func runKey(t *testing.T, failures int, end string) {
 	var order []string
-	failures := 4
 	inWorld(t, nil, func(w *world) {
 		w.backend.Do = func(_ context.Context, items []backend.Item) []backend.Outcome {
 			for _, it := range items {
@@ -611,8 +624,8 @@ func TestTasksOfOneKeyRunInOrderThroughRetries(t *testing.T) {
 		if diff := cmp.Diff([]string{"0", "1", "1", "1", "1", "1", "2"}, order); diff != "" {
 			t.Error(diff)
 		}
-		if len(w.again) != 0 || len(w.ends) != 3 {
-			t.Errorf("%d republished, %d ended", len(w.again), len(w.ends))
+		if wrote := w.wrote(); len(w.again) != 0 || len(w.ends) != 3 || !slices.Contains(wrote, end) {
+			t.Errorf("%d republished, %d ended: %v", len(w.again), len(w.ends), wrote)
 		}
 	})
 }

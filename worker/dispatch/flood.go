@@ -169,17 +169,17 @@ func (l *Loop) probed(e *entry, v attempt.Verdict) {
 	}
 	l.flood.probe = nil
 	if v.Next == attempt.Succeed || v.Next == attempt.Fail && v.Code != l.flood.code {
-		l.endFlood("a probe did not die of it")
+		l.endFlood()
 	}
 }
 
 // endFlood lets the pool run again. Outcomes are counted anew, so that a fault
 // that is still there pauses it again.
-func (l *Loop) endFlood(why string) {
+func (l *Loop) endFlood() {
 	if !l.flood.paused() {
 		return
 	}
-	l.log.Warn("the pool runs again after a flood of deaths", "code", l.flood.code, "why", why, "waiting", len(l.flood.dying))
+	l.log.Warn("the pool runs again after a flood of deaths", "code", l.flood.code, "waiting", len(l.flood.dying))
 	l.flood.code, l.flood.probe, l.flood.counts = "", nil, outcomes{}
 	l.wakeDying(len(l.flood.dying))
 	l.tellFlood()
@@ -222,8 +222,3 @@ func (l *Loop) Flood() Flood {
 	}
 	return Flood{}
 }
-
-// EndFlood is an operator's word that the cause of a flood is mended: the pool
-// runs again. If it is not, another floodFloor tasks are buried until the next
-// pause. Safe for concurrent use.
-func (l *Loop) EndFlood() { l.post(func() { l.endFlood("an operator said so") }) }

@@ -81,23 +81,6 @@ func TestAPausedPoolRunsOneProbePerInterval(t *testing.T) {
 	})
 }
 
-func TestAnOperatorEndsAFlood(t *testing.T) {
-	s := &sick{}
-	s.all.Store(true)
-	inWorld(t, s.run, func(w *world) {
-		for range 60 {
-			w.submit(lastTry)
-			w.sleep(10 * time.Millisecond)
-		}
-		w.sleep(2 * time.Minute) // the budget of retries lets one a second through
-		w.loop.EndFlood()
-		w.sleep(2 * time.Minute)
-		if f := w.loop.Flood(); f.Code == "" || len(w.letters) != 40 {
-			t.Errorf("%+v, %d dead letters: the next flood is let through or the last is held", f, len(w.letters))
-		}
-	})
-}
-
 func TestAFewBadTasksAreBuriedAsTheyShouldBe(t *testing.T) {
 	s := &sick{}
 	t.Run("one of twenty in a quiet pool", func(t *testing.T) {
