@@ -270,6 +270,9 @@ func (r *Runner) run(ctx context.Context, c Call, tries []*Try, live []int, clai
 			continue
 		}
 		r.run(ctx, c, tries, part, claimed, results)
+		for _, i := range part {
+			results[i].Suspect = results[i].Suspect || fault.ClassOf(results[i].Err) == fault.ClassSystem && results[i].Err != nil
+		}
 	}
 }
 

@@ -119,6 +119,6 @@ type Result struct {
 	// ran, and nothing was written under the fence.
 	Uncollected bool
 	// Suspect is true when the try was in a batch that failed as a whole and
-	// could not be split to the end: it should run alone next time.
+	// could not be split to the end, because the backend stopped taking calls.
 	Suspect bool
 }

@@ -42,7 +42,7 @@ type entry struct {
 	next       []*consume.Delivery // what it is being published again as, read before we heard so
 
 	state    state
-	alone    bool         // it may be what made a batch fail: it runs by itself
+	failures int          // of whole batches that it was in and that could not be split to the end
 	failedOn string       // backend of the last failure
 	try      int          // local try: the next fence's last field
 	faults   int          // of the system, in a row: the pool was not ready for it
@@ -137,6 +137,15 @@ func (e *entry) revoked() bool {
 // started reports whether work on the entry has begun that must be finished
 // here whoever owns the partition.
 func (e *entry) started() bool { return e.state == running || e.state == publishing }
+
+// share is how many tasks its next call may have, of at most so many. A batch
+// that failed as one and could not be split, because the backend stopped taking
+// calls, shows an outage or a culprit in it. The first time it is taken for an
+// outage: else all that was in flight would run one by one after each. From the
+// second time on the calls are halved, until the culprit is alone.
+func (e *entry) share(most int) int {
+	return max(1, most>>max(0, e.failures-1))
+}
 
 // suspect reports whether the task may be what killed its workers: then it runs
 // alone.

@@ -83,7 +83,8 @@ func (l *Loop) form(now time.Time, e *entry) {
 		e.state = forming
 		key, most := l.p.Router.Join(e.task)
 		l.widest[e.task.Model] = most
-		if e.alone || e.suspect() || e.task.Payload.Ref != nil { // a payload in the blob store is a batch by itself
+		most = e.share(most)
+		if e.suspect() || e.task.Payload.Ref != nil { // a payload in the blob store is a batch by itself
 			most = 1
 		}
 		l.batcher.Add(batch.Item[*entry]{

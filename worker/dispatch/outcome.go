@@ -34,7 +34,9 @@ func (l *Loop) ran(e *entry, t *attempt.Try, r attempt.Result) {
 	v := l.p.Runner.Judge(t, r)
 	if r.Err != nil {
 		e.failedOn = r.Backend
-		e.alone = e.alone || r.Suspect
+		if r.Suspect {
+			e.failures++
+		}
 	}
 	if v.Counts {
 		e.progress = attempt.Remember(e.progress, t, r, l.p.Worker)
