@@ -69,7 +69,7 @@ func chaos(t *testing.T, seed uint64) {
 	list := plan(seed, chaosStrikes, chaosStep)
 	t.Log("strikes:", list)
 	tr := r.try(t, ledger.Load{
-		Name: "chaos", Tasks: chaosTasks, Tenants: tenants, Streamed: 0.2, StreamTokens: 40, Ordered: 0.1, Seed: seed,
+		Name: "chaos", Tasks: chaosTasks, Streamed: 0.2, StreamTokens: 40, Ordered: 0.1, Seed: seed,
 	}, chaosRate)
 	must(t, (&wrath{r: r}).run(t.Context(), list))
 	healed := time.Now()

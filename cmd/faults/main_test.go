@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/penstock/penstock/cmd/faults/ledger"
 	"github.com/penstock/penstock/cmd/faults/report"
 	"github.com/penstock/penstock/cmd/system"
@@ -72,6 +74,7 @@ type rigParams struct {
 	Redis    []string          // settings of the server
 	Seed     uint64            // of the links' jitter
 	Tenants  []string          // each gets a key; none: everybody is the tenant dev
+	Direct   bool              // the services reach each other around the links
 
 	// System counts processes and says what they run; where they are and what
 	// they reach is filled in.
@@ -87,7 +90,10 @@ type rig struct {
 	Doors ledger.Doors
 	Dir   string // catalogs and logs; kept when the test fails
 
-	promoted bool // the replica serves; guarded by whoever promotes
+	promoted   bool         // the replica serves; guarded by whoever promotes
+	warmed     bool         // a load has been run
+	keepEvents bool         // trials remember every event
+	adm        *kadm.Client // of ends
 }
 
 // tuned are the brokers' settings that find a dead broker in three seconds.
@@ -100,7 +106,10 @@ func openRig(t *testing.T, p rigParams) *rig {
 	t.Helper()
 	r := openServers(t, p)
 	p.System.Bin, p.System.Dir = binaries, r.Dir
-	p.System.Kafka, p.System.Redis, p.System.Links = r.Kafka.Addrs, r.Redis.URL, r.Links
+	p.System.Kafka, p.System.Redis = r.Kafka.Addrs, r.Redis.URL
+	if !p.Direct {
+		p.System.Links = r.Links
+	}
 	if len(p.Tenants) > 0 {
 		path := filepath.Join(r.Dir, "keys.yaml")
 		keys, err := ledger.WriteKeys(path, p.Tenants...)
@@ -112,7 +121,7 @@ func openRig(t *testing.T, p rigParams) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.System = s
+	r.System, r.adm = s, kadm.NewClient(r.client(t))
 	for _, p := range s.Producers {
 		r.Doors.Producers = append(r.Doors.Producers, p.URL)
 	}

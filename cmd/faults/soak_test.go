@@ -54,18 +54,18 @@ func TestSoak(t *testing.T) {
 	until := time.Now().Add(time.Duration(hours * float64(time.Hour)))
 	for round := uint64(1); time.Now().Before(until); round++ {
 		lasts := min(soakRound, time.Until(until))
-		t.Run(fmt.Sprintf("round %d", round), func(t *testing.T) { soakOne(t, r, seed+round, lasts, tenants) })
+		t.Run(fmt.Sprintf("round %d", round), func(t *testing.T) { soakOne(t, r, seed+round, lasts) })
 	}
 	m.report(t, seed)
 }
 
-func soakOne(t *testing.T, r *rig, seed uint64, lasts time.Duration, tenants []string) {
+func soakOne(t *testing.T, r *rig, seed uint64, lasts time.Duration) {
 	began := time.Now()
 	list := plan(seed, max(1, int(lasts/soakStep)), min(soakStep, lasts/2))
 	list = slices.DeleteFunc(list, func(s strike) bool { return s.At+s.For > lasts })
 	t.Log("strikes:", list)
 	tr := r.try(t, ledger.Load{
-		Name: "soak", Tasks: int(lasts.Seconds() * soakRate), Tenants: tenants, Streamed: 0.1, StreamTokens: 40, Ordered: 0.1, Seed: seed,
+		Name: "soak", Tasks: int(lasts.Seconds() * soakRate), Streamed: 0.1, StreamTokens: 40, Ordered: 0.1, Seed: seed,
 	}, soakRate)
 	must(t, (&wrath{r: r}).run(t.Context(), list))
 	r.heal(t, time.Minute)

@@ -7,15 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/penstock/penstock/cmd/faults/ledger"
 	"github.com/penstock/penstock/cmd/system"
+	"github.com/penstock/penstock/schema/event"
 )
 
 // memoryLimit is what any service may have resident (I8), in bytes.
@@ -24,6 +27,7 @@ const memoryLimit = 512 << 20
 // trial is a load on a rig that others wrong meanwhile, with everybody who
 // watches: streams, polls, commits.
 type trial struct {
+	name    string
 	r       *rig
 	book    *ledger.Book
 	watcher *ledger.Watcher
@@ -35,12 +39,23 @@ type trial struct {
 	load   sync.WaitGroup
 	others sync.WaitGroup
 	quiet  context.CancelFunc // ends the others
+	sent   chan struct{}      // closed once all of the load is sent
 	err    error              // of the load; read after it
+
+	mu     sync.Mutex
+	events []seenEvent // of all streams
+}
+
+// seenEvent is an event as a stream showed it.
+type seenEvent struct {
+	at time.Time
+	event.Event
 }
 
 // outcome is what a trial showed.
 type outcome struct {
 	ledger.Verdict
+	Log     *ledger.Log
 	Drained time.Duration // from the last heal until all was shown ended
 	InTime  bool
 }
@@ -49,23 +64,62 @@ type outcome struct {
 // baseline knows the connections that every load opens.
 func (r *rig) try(t *testing.T, l ledger.Load, rate float64) *trial {
 	t.Helper()
-	tr := &trial{r: r, book: ledger.NewBook(), base: map[int]ledger.Usage{}}
+	l.Tenants = r.tenants()
+	tr := r.watch(t, l)
+	tr.warmUp(t, l)
+	tr.start(t, l, rate)
+	return tr
+}
+
+// tenants are those with a key, or everybody.
+func (r *rig) tenants() []string {
+	if len(r.Doors.Keys) == 0 {
+		return []string{ledger.DevTenant}
+	}
+	return slices.Sorted(maps.Keys(r.Doors.Keys))
+}
+
+// beside starts a further load beside one that runs: it has no baseline of its
+// own.
+func (r *rig) beside(t *testing.T, l ledger.Load, rate float64) *trial {
+	t.Helper()
+	l.Tenants = r.tenants()
+	tr := r.watch(t, l)
+	tr.start(t, l, rate)
+	return tr
+}
+
+func (r *rig) watch(t *testing.T, l ledger.Load) *trial {
+	t.Helper()
+	tr := &trial{name: l.Name, r: r, book: ledger.NewBook(), base: map[int]ledger.Usage{}, sent: make(chan struct{})}
 	tr.watcher = ledger.NewWatcher(t.Context(), r.Doors, tr.book)
+	if r.keepEvents {
+		tr.watcher.OnEvent = tr.saw
+	}
 	t.Cleanup(tr.watcher.Close)
 	tr.poller = &ledger.Poller{Doors: r.Doors, Book: tr.book, Every: 20 * time.Millisecond, Seed: l.Seed}
 	var err error
 	tr.commits, err = ledger.NewCommits(r.Kafka.Addrs, "default")
 	must(t, err)
 	t.Cleanup(tr.commits.Close)
-	tr.warmUp(t, l)
+	return tr
+}
+
+func (tr *trial) start(t *testing.T, l ledger.Load, rate float64) {
+	t.Helper()
 	ctx, quiet := context.WithCancel(t.Context())
 	t.Cleanup(quiet)
 	tr.quiet, tr.began = quiet, time.Now()
 	driver := tr.driver(rate)
-	tr.load.Go(func() { tr.err = driver.Run(ctx, l) })
+	tr.load.Go(func() { tr.err = driver.Run(ctx, l); close(tr.sent) })
 	tr.others.Go(func() { tr.commits.Run(ctx, 500*time.Millisecond) })
 	tr.others.Go(func() { _ = tr.poller.Run(ctx) }) // it fails only before its first poll, as Drain would
-	return tr
+}
+
+func (tr *trial) saw(_ ledger.Entry, e event.Event) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.events = append(tr.events, seenEvent{time.Now(), e})
 }
 
 func (tr *trial) driver(rate float64) *ledger.Driver {
@@ -83,7 +137,11 @@ func (tr *trial) driver(rate float64) *ledger.Driver {
 // pool of connections is as large as it gets, and measures what is left.
 func (tr *trial) warmUp(t *testing.T, l ledger.Load) {
 	t.Helper()
-	l.Name, l.Tasks, l.Streamed = l.Name+"-warm", 400, 0.5
+	l.Name, l.Tasks, l.Streamed, l.Marked = l.Name+"-warm", 400, 0.5, 0
+	if tr.r.warmed { // the pools are, except those of who was started anew since
+		l.Tasks = 150
+	}
+	tr.r.warmed = true
 	must(t, tr.driver(0).Run(t.Context(), l))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -94,7 +152,7 @@ func (tr *trial) warmUp(t *testing.T, l ledger.Load) {
 	for _, p := range tr.r.parts() {
 		tr.base[p.PID], err = ledger.Measure(t.Context(), p)
 		must(t, err)
-		tr.dump(t, p, "before")
+		tr.dump(t, p, l.Name)
 	}
 }
 
@@ -118,7 +176,9 @@ func (tr *trial) dump(t *testing.T, p ledger.Part, when string) {
 func (r *rig) parts() []ledger.Part {
 	var out []ledger.Part
 	for _, p := range r.services() {
-		out = append(out, ledger.Part{Name: p.Name, Admin: r.Admin(p), PID: p.PID()})
+		if p.Alive() {
+			out = append(out, ledger.Part{Name: p.Name, Admin: r.Admin(p), PID: p.PID()})
+		}
 	}
 	return out
 }
@@ -152,11 +212,11 @@ func (tr *trial) conclude(t *testing.T, healed time.Time, within time.Duration) 
 	}
 	must(t, ledger.Leaks(t.Context(), tr.book, tr.r.parts(), tr.base, memoryLimit))
 	for _, p := range tr.r.parts() {
-		tr.dump(t, p, "after")
+		tr.dump(t, p, tr.name+"-after")
 	}
-	log, err := ledger.ReadLog(t.Context(), tr.r.Kafka.Addrs, "default")
+	out.Log, err = ledger.ReadLog(t.Context(), tr.r.Kafka.Addrs, "default")
 	must(t, err)
-	out.Verdict = ledger.Check(tr.book, log, tr.commits)
+	out.Verdict = ledger.Check(tr.book, out.Log, tr.commits)
 	t.Log(out.Verdict)
 	if out.Accepted*2 < out.Submitted {
 		t.Errorf("of %d tasks only %d were accepted: the trial shows nothing", out.Submitted, out.Accepted)
