@@ -153,7 +153,22 @@ func streaming() []mutant {
 		},
 		{
 			name: "holes-pass", rule: "tokens are gap-free within a fence: a hole is repaired or told",
-			file: "internal/follow/stream.go", old: "return !w.ends && w.last.Less(it.ID) && !eventlog.Follows(w.last, it.ID)", new: "return false",
+			file: "internal/follow/stream.go", old: "return !w.ends && w.last.Less(it.ID) && !it.Follows(w.last)", new: "return false",
+			tests: []string{"./internal/follow"},
+		},
+		{
+			name: "gap-untold-to-the-reader", rule: "a hole that cannot be repaired is told",
+			file: "internal/follow/tell.go", old: "case e.Follows(w.last), e.Type() == event.Snapshot,", new: "case true, e.Type() == event.Snapshot,",
+			tests: []string{"./internal/follow"},
+		},
+		{
+			name: "gap-told-as-a-hole", rule: "a loss is told once",
+			file: "internal/eventlog/read.go", old: "return Follows(last, e.ID) || last.Fence == e.ID.Fence && e.Type() == event.Gap", new: "return Follows(last, e.ID)",
+			tests: []string{"./internal/eventlog", "./internal/follow"},
+		},
+		{
+			name: "end-of-another-attempt", rule: "an end of another attempt than was shown comes behind restart and its text",
+			file: "internal/follow/tell.go", old: "if !ok || fence == w.shown.String() {", new: "if ok || fence == w.shown.String() {",
 			tests: []string{"./internal/follow"},
 		},
 		{

@@ -49,7 +49,8 @@ func (l *Log) fold(ctx context.Context, id task.ID) error {
 }
 
 // foldEvents adds events to a snapshot. Text of different fences is never
-// joined: a new fence begins with nothing. A hole that was told stays told.
+// joined: a new fence begins with nothing. With a gap in it there is no text so
+// far, so it is a gap itself.
 func foldEvents(was Entry, entries []Entry) (Entry, error) {
 	sum := event.Event{Type: event.Snapshot}
 	if !was.ID.IsZero() {
@@ -64,13 +65,15 @@ func foldEvents(was Entry, entries []Entry) (Entry, error) {
 			return Entry{}, err
 		}
 		if e.ID.Fence != sum.ID.Fence {
-			sum.Text, sum.Attempt, sum.Reason = "", 0, ""
+			sum = event.Event{Type: event.Snapshot}
 		}
 		if e.Type == event.Gap {
-			sum.Reason = e.Reason
+			sum.Type, sum.Text, sum.Reason = event.Gap, "", e.Reason
+		}
+		if sum.Type == event.Snapshot {
+			sum.Text += e.Text
 		}
 		sum.ID, sum.TaskID, sum.At = e.ID, e.TaskID, e.At
-		sum.Text += e.Text
 		if e.Attempt > 0 {
 			sum.Attempt = e.Attempt
 		}

@@ -137,9 +137,6 @@ func (w *watch) fill(h eventlog.History) {
 		w.stream.f.metrics.repairs.WithLabelValues(repairFilled).Inc()
 	}
 	w.backlog, w.more = h.Entries, h.More
-	if h.Trimmed {
-		w.backlog = append(w.lost(h.Entries[0].ID), h.Entries...)
-	}
 }
 
 // readTerminals adds the terminals that the projection holds to the backlogs.

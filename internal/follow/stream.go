@@ -251,12 +251,17 @@ func (s *Stream) finish(w *watch) {
 	s.f.release([]*watch{w})
 }
 
-// next is the next event of one watch: what history has, then what is live.
+// next is the next event of one watch: what history has, then what is live,
+// each behind what must be told before it.
 func (w *watch) next() (eventlog.Entry, bool) {
 	for !w.done {
 		e, ok := w.draw()
 		if !ok {
 			return e, false
+		}
+		if told, ok := w.before(e); ok {
+			w.backlog = slices.Insert(w.backlog, 0, e)
+			e = told
 		}
 		if e, ok := w.show(e); ok {
 			return e, true
@@ -267,7 +272,7 @@ func (w *watch) next() (eventlog.Entry, bool) {
 
 // draw takes the next event from the backlog or, once history is read, from
 // the inbox. Before a hole in the inbox it takes nothing and has the stream
-// read; if that was done, what tells of the loss comes first.
+// read first.
 func (w *watch) draw() (eventlog.Entry, bool) {
 	if len(w.backlog) > 0 {
 		e := w.backlog[0]
@@ -282,18 +287,13 @@ func (w *watch) draw() (eventlog.Entry, bool) {
 		return eventlog.Entry{}, false
 	}
 	it := w.inbox[0]
-	switch {
-	case !w.holed(it):
-		w.inbox = w.inbox[1:]
-		return it.Entry, true
-	case w.mended != it.ID:
+	if w.holed(it) && w.mended != it.ID {
 		w.mended, w.joined = it.ID, false
 		w.stream.await(w)
 		return eventlog.Entry{}, false
-	default:
-		w.backlog = w.lost(it.ID)
-		return w.draw()
 	}
+	w.inbox = w.inbox[1:]
+	return it.Entry, true
 }
 
 // direct drops what cannot be shown before history is read, if the inbox holds
@@ -308,28 +308,10 @@ func (w *watch) direct() bool {
 	return false
 }
 
-// holed reports whether events lie between the last one shown and this one.
+// holed reports whether events that nobody told of lie between the last one
+// shown and this one.
 func (w *watch) holed(it item) bool {
-	return !w.ends && w.last.Less(it.ID) && !eventlog.Follows(w.last, it.ID)
-}
-
-// lost tells that the events before an id are missing for good: restart, if
-// they began an attempt after one that was shown, and gap.
-func (w *watch) lost(next event.ID) []eventlog.Entry {
-	w.stream.f.metrics.repairs.WithLabelValues(repairLost).Inc()
-	var out []eventlog.Entry
-	if w.shown != 0 && w.shown != next.Fence {
-		out = append(out, w.told(event.Restart, event.ID{Fence: next.Fence}, "a new attempt began"))
-	}
-	if next.Seq > 1 || len(out) == 0 {
-		id := event.ID{Fence: next.Fence, Seq: next.Seq - 1}
-		out = append(out, w.told(event.Gap, id, "events were lost; the terminal has the full text"))
-	}
-	return out
-}
-
-func (w *watch) told(t event.Type, id event.ID, reason string) eventlog.Entry {
-	return eventlog.Entry{ID: id, Data: []byte(`{"type":"` + string(t) + `","task_id":"` + string(w.id) + `","reason":"` + reason + `"}`)}
+	return !w.ends && w.last.Less(it.ID) && !it.Follows(w.last)
 }
 
 // show decides whether an event is handed over, and in which form: nothing
@@ -353,21 +335,6 @@ func (w *watch) show(e eventlog.Entry) (eventlog.Entry, bool) {
 		w.shown = e.ID.Fence
 	}
 	return e, true
-}
-
-// restarted turns the first event of an attempt into one that tells a watcher
-// to forget what it has seen of the attempt before.
-func restarted(e eventlog.Entry) eventlog.Entry {
-	full, err := e.Event()
-	if err != nil {
-		return e // unreadable for the watcher too
-	}
-	full.Type, full.Reason = event.Restart, "a new attempt began"
-	out, err := eventlog.EntryOf(full)
-	if err != nil {
-		return e
-	}
-	return out
 }
 
 // Close ends the stream. It may be called more than once.

@@ -41,10 +41,10 @@ type Event struct {
 	TaskID   task.ID            `json:"task_id,omitempty"` // empty on reconnect
 	At       time.Time          `json:"at,omitzero"`
 	Attempt  int                `json:"attempt,omitempty"`  // started, restart
-	Text     string             `json:"text,omitempty"`     // delta: the piece; snapshot: all so far; restart: all there will be
+	Text     string             `json:"text,omitempty"`     // delta: the piece; snapshot: all so far; restart: all there will be, if it is known
 	Index    int                `json:"index,omitempty"`    // delta: which choice
 	Usage    *task.Usage        `json:"usage,omitempty"`    // usage
-	Reason   string             `json:"reason,omitempty"`   // restart, gap, reconnect: why; snapshot: why its text has a hole
+	Reason   string             `json:"reason,omitempty"`   // restart, gap, reconnect: why
 	Progress json.RawMessage    `json:"progress,omitempty"` // progress: the task kind's own
 	Result   *terminal.Terminal `json:"result,omitempty"`   // terminals
 }

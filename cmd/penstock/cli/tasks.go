@@ -386,7 +386,10 @@ func showEvent(out, notes io.Writer, ev event.Event) error {
 	case event.Delta, event.Snapshot:
 		_, err = io.WriteString(out, ev.Text)
 	case event.Restart:
-		_, err = fmt.Fprintf(notes, "\n[restart: attempt %d]\n", ev.Attempt)
+		_, err = fmt.Fprintf(notes, "\n[restart: %s]\n", ev.Reason)
+		if err == nil {
+			_, err = io.WriteString(out, ev.Text)
+		}
 	case event.Gap:
 		_, err = fmt.Fprintln(notes, "\n[gap: some of the text is missing above; `penstock get` has all of it]")
 	default:
