@@ -141,6 +141,11 @@ func folding() []mutant {
 			file: "internal/follow/tail.go", old: "return st, won, !t.since.IsZero() && r.TaskID.Time().After(t.since)", new: "return st, won, true",
 			tests: []string{"./internal/follow"},
 		},
+		{
+			name: "tail-vouches-without-redis", rule: "5: Redis' word counts only from where the tail began",
+			file: "internal/follow/tail.go", old: "if !reads || !at.Known || at.Next < start ||", new: "if !reads ||",
+			tests: []string{"./internal/follow"},
+		},
 	}
 }
 

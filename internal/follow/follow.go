@@ -11,7 +11,9 @@
 // Terminals also come from the live end of `penstock.results` itself, so that
 // watchers get them without Redis. A tail cannot know what came before it, so
 // such a terminal is delivered only when Redis confirms it as the winner, or
-// when the task is younger than the tail and nothing of it has been forgotten.
+// when the task is younger than the tail and nothing of it has been forgotten, or
+// when Redis has shown the task open after everything that came before the tail.
+// The age of a task says nothing if its id comes from an idempotency key.
 package follow
 
 import (
@@ -132,6 +134,7 @@ type feed struct {
 	id       task.ID
 	watches  []*watch
 	ready    bool // the subscription stands on the present connection
+	vouched  int  // what tail.vouch said when Redis last showed the task open; 0: nothing
 	ring     []item
 	base     uint64 // position of ring[0]; positions only grow
 	ringSize int    // bytes

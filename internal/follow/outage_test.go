@@ -89,6 +89,7 @@ func TestATerminalOfAnOlderTaskNeedsRedis(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	old := b.minter.New("acme", time.Now().Add(-time.Hour))
+	b.redis.Close()
 	short, done := context.WithTimeout(ctx, 700*time.Millisecond)
 	defer done()
 	var wg sync.WaitGroup
@@ -143,5 +144,54 @@ func TestAWatcherThatComesAfterTheTailGetsTheTerminalToo(t *testing.T) {
 	}
 	if got, _, err := b.follower.Wait(ctx, id); err != nil || got.Status != task.Succeeded {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestRedisMayGoAwayOnceItHasShownATaskOpen: the id of a task with an
+// idempotency key does not tell its age, so what Redis showed has to.
+func TestRedisMayGoAwayOnceItHasShownATaskOpen(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(b tailBundle, id task.ID) // Redis is read
+		told   bool
+	}{
+		"the end is told": {func(tailBundle, task.ID) {}, true},
+		"but not by a Redis that has lost its data": {func(b tailBundle, _ task.ID) { b.redis.FlushAll() }, false},
+		"nor by one that stands before the tail": {func(b tailBundle, _ task.ID) {
+			b.redis.FlushAll()
+			if err := b.store.Rebuild(context.Background(), 0, -1, 0); err != nil {
+				b.t.Error(err)
+			}
+		}, false},
+		"nor when the tail has seen it end": {func(b tailBundle, id task.ID) {
+			b.publish(b.t, b.ended(id, task.Cancelled, 0))
+			b.await(b.t)
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setupTail(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			old := b.minter.New("acme", time.Now().Add(-time.Hour))
+			c.before(b, old)
+			b.claim(old, fence(0, 1), 1)
+			cur, err := b.follower.Follow(ctx, old, event.QueuedID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cur.Close()
+			if e, err := cur.Next(ctx); err != nil || e.Type != event.Started { // history was read
+				t.Fatalf("got %+v, %v", e, err)
+			}
+			b.redis.Close()
+			b.publish(t, b.ended(old, task.Succeeded, 0))
+			if !c.told {
+				ctx, cancel = context.WithTimeout(ctx, 700*time.Millisecond)
+				defer cancel()
+			}
+			e, err := cur.Next(ctx)
+			if told := err == nil && e.Type == event.Succeeded; told != c.told {
+				t.Errorf("got %+v, %v", e, err)
+			}
+		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -47,7 +48,9 @@ func (s *Stream) read(ctx context.Context) {
 	}
 	if err := s.readBatch(ctx, batch); err != nil {
 		for _, w := range batch {
+			w.blind = true
 			s.await(w)
+			s.activate(w)
 		}
 		s.retryAt = time.Now().Add(min(retryFirst<<min(s.retries, 8), retryMost))
 		s.retries++
@@ -60,20 +63,21 @@ func (s *Stream) read(ctx context.Context) {
 // readBatch reads states first, then events: a terminal that the state knows is
 // then in the events too, unless it has been trimmed.
 func (s *Stream) readBatch(ctx context.Context, batch []*watch) error {
-	states, err := s.f.store.States(ctx, idsOf(batch))
+	states, err := s.f.store.StatesAt(ctx, idsOf(batch))
 	if err != nil {
 		return err
 	}
+	s.f.vouch(batch, states)
 	var readers, enders []*watch
 	var of []terminal.State
 	for i, w := range batch {
 		switch {
-		case w.begin(states[i]):
+		case w.begin(states[i].State):
 			s.finish(w)
 		case w.ends:
 			enders = append(enders, w)
 		default:
-			readers, of = append(readers, w), append(of, states[i])
+			readers, of = append(readers, w), append(of, states[i].State)
 		}
 	}
 	ended, err := s.readEvents(ctx, readers, of)
@@ -84,11 +88,26 @@ func (s *Stream) readBatch(ctx context.Context, batch []*watch) error {
 		return err
 	}
 	for _, w := range batch {
-		w.joined = !w.done
+		w.joined, w.blind = !w.done, false
 		s.activate(w)
 	}
 	s.note(batch)
 	return nil
+}
+
+// vouch notes which tasks Redis shows open after all that the tail has not
+// read: from here on the tail alone can tell how they end.
+func (f *Follower) vouch(batch []*watch, states []taskstore.Placed) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, w := range batch {
+		if w.feed == nil {
+			continue
+		}
+		if breaks, ok := f.tail.vouch(w.id, states[i].State, f.store.Partition(w.id), states[i].At); ok {
+			w.feed.vouched = breaks
+		}
+	}
 }
 
 // begin takes the watch to the start of the open generation. It reports true

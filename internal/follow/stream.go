@@ -57,6 +57,7 @@ type watch struct {
 	backlog []eventlog.Entry
 	inbox   []item
 	joined  bool
+	blind   bool     // history could not be read: an end needs none before it
 	waiting bool     // is in stream.pending
 	queued  bool     // is in stream.active
 	more    bool     // history has more than the backlog
@@ -300,7 +301,7 @@ func (w *watch) draw() (eventlog.Entry, bool) {
 // a terminal that needs none.
 func (w *watch) direct() bool {
 	for i := range w.inbox {
-		if w.inbox[i].direct {
+		if w.inbox[i].direct || w.blind && w.inbox[i].ID.Fence.Terminal() {
 			w.inbox = w.inbox[i:]
 			return true
 		}

@@ -3,6 +3,7 @@ package follow
 import (
 	"context"
 	"errors"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
@@ -26,7 +28,9 @@ type tail struct {
 	limit int
 
 	mu      sync.Mutex
-	since   time.Time // tasks made after it have no record before the tail; zero: none such
+	since   time.Time       // tasks made after it have no record before the tail; zero: none such
+	starts  map[int32]int64 // from where on each partition was read without a break
+	breaks  int             // how often records were skipped, and once for the beginning
 	young   map[task.ID]terminal.State
 	old     map[task.ID]terminal.State // the generation of the map before; dropped when young is full
 	waiting []tailed
@@ -41,6 +45,8 @@ type tailed struct {
 	covered  bool // the tail alone can tell that it won
 	due      time.Time
 	tries    int
+
+	confirmed bool // Redis had it once: watchers read it there
 }
 
 func newTail(remember int, skew time.Duration) *tail {
@@ -59,6 +65,47 @@ func (t *tail) forgetBefore(at time.Time) {
 	if at = at.Add(t.skew); t.since.Before(at) {
 		t.since = at
 	}
+}
+
+// startAt says where the tail of each partition begins.
+func (t *tail) startAt(starts map[int32]int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.starts = maps.Clone(starts)
+	t.breaks++
+}
+
+// skipped says that records of a partition before an offset were missed: all
+// that was known in full, or vouched for, is not any more.
+func (t *tail) skipped(partition int32, to int64, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forgetBefore(now)
+	t.starts[partition] = to
+	t.breaks++
+}
+
+// vouch reports whether the tail knows everything that Redis did not when it
+// showed a task open: all records from some offset on. The voucher holds while
+// the tail's breaks are as many as it says.
+func (t *tail) vouch(id task.ID, st terminal.State, partition int32, at taskstore.Projection) (breaks int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	start, reads := t.starts[partition]
+	if !reads || !at.Known || at.Next < start || !st.Open() || st.Generation > 0 {
+		return 0, false
+	}
+	folded, known := t.young[id]
+	if !known {
+		folded = t.old[id]
+	}
+	return t.breaks, folded.Open() && folded.Generation == 0
+}
+
+func (t *tail) unbroken(breaks int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return breaks > 0 && breaks == t.breaks
 }
 
 // observe folds one record. It reports the state after it, whether it took
@@ -106,7 +153,9 @@ func (t *tail) turn() {
 // Records of a partition must come in order.
 func (f *Follower) Tail(_ context.Context, _ int32, offset int64, t *terminal.Terminal) {
 	st, won, covered := f.tail.observe(t, offset)
-	if !t.Status.Terminal() || (covered && !won) || !f.isWatched(t.TaskID) {
+	watched, vouched := f.vouchedFor(t.TaskID)
+	covered = covered || vouched
+	if !t.Status.Terminal() || (covered && !won) || !watched {
 		return
 	}
 	f.await(tailed{
@@ -123,6 +172,18 @@ func (f *Follower) await(w tailed) {
 	if sooner {
 		wake(f.due)
 	}
+}
+
+// vouchedFor reports whether anybody watches a task, and whether the tail would
+// know if it had ended before: see tail.vouch.
+func (f *Follower) vouchedFor(id task.ID) (watched, vouched bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.feeds[id]
+	if d == nil {
+		return false, false
+	}
+	return true, f.tail.unbroken(d.vouched)
 }
 
 func (f *Follower) isWatched(id task.ID) bool {
@@ -197,6 +258,9 @@ func (f *Follower) deliver(ctx context.Context, due []tailed) {
 		switch {
 		case err == nil && states[i].Status == w.terminal.Status && states[i].Offset == w.offset:
 			f.confirmed(w.terminal.TaskID)
+			// Redis may go away before it is read: then the tail delivers it.
+			w.covered, w.confirmed, w.tries = true, true, max(w.tries, tailTries-1)
+			f.later(w)
 		case w.covered:
 			// Who has not read history yet does so first, unless Redis is away.
 			f.metrics.tailed.WithLabelValues(tailYoung).Inc()
@@ -216,7 +280,9 @@ func (f *Follower) stillOpen(due []tailed) []tailed {
 	for _, w := range due {
 		d := f.feeds[w.terminal.TaskID]
 		if d == nil || d.hasTerminal() {
-			f.metrics.tailed.WithLabelValues(tailByRedis).Inc()
+			if !w.confirmed {
+				f.metrics.tailed.WithLabelValues(tailByRedis).Inc()
+			}
 			continue
 		}
 		out = append(out, w)
@@ -256,7 +322,9 @@ func (f *Follower) putTerminal(t *terminal.Terminal, generation uint8, direct bo
 
 func (f *Follower) later(w tailed) {
 	if w.tries++; w.tries > tailTries {
-		f.metrics.tailed.WithLabelValues(tailLeftToLookups).Inc()
+		if !w.confirmed {
+			f.metrics.tailed.WithLabelValues(tailLeftToLookups).Inc()
+		}
 		return
 	}
 	w.due = time.Now().Add(tailRetry)
@@ -280,7 +348,7 @@ func (f *Follower) RunTail(ctx context.Context, cl *kgo.Client) error {
 		})
 		fetches.EachRecord(func(r *kgo.Record) {
 			if r.Offset > next[r.Partition] {
-				f.tail.begin(time.Now()) // records were skipped: what they said is not known
+				f.tail.skipped(r.Partition, r.Offset, time.Now())
 			}
 			next[r.Partition] = r.Offset + 1
 			f.tailRecord(ctx, r)
@@ -302,6 +370,7 @@ func (f *Follower) seekEnd(ctx context.Context, cl *kgo.Client) map[int32]int64 
 				at[o.Partition], next[o.Partition] = kgo.NewOffset().At(o.Offset), o.Offset
 			})
 			f.tail.begin(time.Now())
+			f.tail.startAt(next)
 			cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic.Results: at})
 			return next
 		}

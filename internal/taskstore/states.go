@@ -21,22 +21,57 @@ const pipelined = 512
 // States returns what the projection says of tasks, in the order asked. A task
 // it knows nothing of has the zero state: open in generation 0.
 func (s *Store) States(ctx context.Context, ids []task.ID) ([]terminal.State, error) {
-	out := make([]terminal.State, 0, len(ids))
+	placed, err := s.StatesAt(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]terminal.State, len(placed))
+	for i, p := range placed {
+		out[i] = p.State
+	}
+	return out, nil
+}
+
+// Placed is the state of a task and how much of the log it accounts for.
+type Placed struct {
+	terminal.State
+	At Projection // of the task's partition: State knows every record before At.Next
+}
+
+// StatesAt is States with how far the log was applied to each.
+func (s *Store) StatesAt(ctx context.Context, ids []task.ID) ([]Placed, error) {
+	out := make([]Placed, 0, len(ids))
 	for chunk := range slices.Chunk(ids, pipelined) {
-		pipe := s.rdb.Pipeline()
-		cmds := make([]*redis.SliceCmd, len(chunk))
-		for i, id := range chunk {
-			cmds[i] = pipe.HMGet(ctx, rediskey.Task(s.Partition(id), id), stateFields()...)
+		part, err := s.statesAt(ctx, chunk)
+		if err != nil {
+			return nil, err
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return nil, fmt.Errorf("read tasks: %w", err)
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+func (s *Store) statesAt(ctx context.Context, ids []task.ID) ([]Placed, error) {
+	pipe := s.rdb.Pipeline()
+	cmds, positions := make([]*redis.SliceCmd, len(ids)), map[int32]*redis.SliceCmd{}
+	for i, id := range ids {
+		partition := s.Partition(id)
+		if positions[partition] == nil { // before the tasks: what they show is at least as new
+			positions[partition] = s.projection(ctx, pipe, partition)
 		}
-		for _, c := range cmds {
-			st, err := stateOf(c.Val())
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, st)
+		cmds[i] = pipe.HMGet(ctx, rediskey.Task(partition, id), stateFields()...)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("read tasks: %w", err)
+	}
+	out := make([]Placed, len(ids))
+	for i, id := range ids {
+		var err error
+		if out[i].State, err = stateOf(cmds[i].Val()); err != nil {
+			return nil, err
+		}
+		if out[i].At, err = projectionOf(positions[s.Partition(id)]); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
