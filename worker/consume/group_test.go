@@ -324,3 +324,34 @@ func TestAPendingHeadPausesThePartitionInsteadOfOverflowing(t *testing.T) {
 		t.Errorf("%d records replayed, %d were unfinished", len(got), len(odd))
 	}
 }
+
+func TestOnlyAHeadThatAloneFillsTheSpanBlocks(t *testing.T) {
+	const nearlyFull = consume.Span * 9 / 10
+	const few = (nearlyFull + 1) / 50 // 2 % of a span that is more than 90 % full
+	c := startCluster(t, 1)
+	m := c.join(t, consume.Params{MaxRecords: 1 << 20})
+	expect := func(what string, want ...*consume.Delivery) {
+		t.Helper()
+		if got := m.Blocked(); !slices.Equal(got, want) {
+			t.Errorf("%s: %d heads block, want %d", what, len(got), len(want))
+		}
+	}
+
+	c.produce(t, 0, nearlyFull)
+	got := m.sink.until(t, "90 % of the span", atLeast(nearlyFull))
+	for _, d := range got[few:] {
+		d.Settle()
+	}
+	expect("90 % of the span")
+	c.produce(t, 0, 1)
+	got = m.sink.until(t, "one record more", atLeast(nearlyFull+1))
+	expect("one more, but more than 2 % are in flight")
+	got[nearlyFull].Settle()
+	expect("2 % are in flight", got[0])
+	for _, d := range got[1:few] {
+		d.Settle()
+	}
+	expect("the head alone is in flight", got[0])
+	got[0].Settle()
+	expect("nothing is in flight")
+}
