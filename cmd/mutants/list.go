@@ -143,7 +143,7 @@ func folding() []mutant {
 		},
 		{
 			name: "tail-vouches-without-redis", rule: "5: Redis' word counts only from where the tail began",
-			file: "internal/follow/tail.go", old: "if !reads || !at.Known || at.Next < start ||", new: "if !reads ||",
+			file: "internal/follow/tail.go", old: "if !reads || !at.Known || at.Next < start ||", new: "if !reads || start < 0 ||",
 			tests: []string{"./internal/follow"},
 		},
 	}

@@ -192,6 +192,38 @@ func TestASlowOrMissingRedisDelaysAndStopsNothing(t *testing.T) {
 	}
 }
 
+func TestBatchesDoNotWaitForARedisThatIsAwayEachAnew(t *testing.T) {
+	inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, redis *attempttest.Redis) {
+		run := func(batches int) time.Duration {
+			start := time.Now()
+			for range batches {
+				results := r.Do(t.Context(), call(func(context.Context, []backend.Item) []backend.Outcome {
+					time.Sleep(100 * time.Millisecond)
+					return []backend.Outcome{attempttest.OK("ok")}
+				}), []*attempt.Try{newTry(1, false)})
+				if results[0].Err != nil {
+					t.Error(results[0].Err)
+				}
+			}
+			return time.Since(start)
+		}
+		well := run(100)
+		redis.Hang(true)
+		if away := run(100); away > well*5/4+500*time.Millisecond {
+			t.Errorf("100 batches take %s, and %s without Redis", well, away)
+		}
+		redis.Hang(false)
+		time.Sleep(time.Second)
+		back := newTry(1, true)
+		r.Do(t.Context(), call(func(context.Context, []backend.Item) []backend.Outcome {
+			return []backend.Outcome{attempttest.OK("ok")}
+		}), []*attempt.Try{back})
+		if len(redis.Events(back.Task.ID)) == 0 {
+			t.Error("nothing is claimed when it is back")
+		}
+	})
+}
+
 func TestTokensAreCoalescedInOrderWithoutHoles(t *testing.T) {
 	inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, redis *attempttest.Redis) {
 		try := newTry(1, true)

@@ -16,6 +16,7 @@ import (
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/worker/backend"
 )
 
@@ -66,6 +67,7 @@ type Runner struct {
 	streams *Streams
 	holds   *holds
 	alone   atomic.Bool // a suspect runs
+	patient patience    // with the store
 	m       *metrics
 	hints   chan []*Try // holds one batch; a hint that finds it full is lost
 }
@@ -153,9 +155,7 @@ func (r *Runner) check(ctx context.Context, tries []*Try, results []Result) (liv
 	for i, t := range tries {
 		ids[i] = t.Task.ID
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.p.CheckTimeout)
-	defer cancel()
-	states, err := r.p.Store.States(ctx, ids)
+	states, err := r.states(ctx, ids)
 	if err != nil || len(states) != len(tries) {
 		r.m.checks.WithLabelValues("skipped").Inc()
 		r.p.Logger.Debug("no look at the store before dispatch", "err", err)
@@ -177,15 +177,36 @@ func (r *Runner) check(ctx context.Context, tries []*Try, results []Result) (liv
 	return live
 }
 
+// states asks the store, if that is worth the wait now.
+func (r *Runner) states(ctx context.Context, ids []task.ID) ([]terminal.State, error) {
+	if !r.patient.ask() {
+		return nil, errAway
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.p.CheckTimeout)
+	defer cancel()
+	states, err := r.p.Store.States(ctx, ids)
+	r.patient.heard(err)
+	return states, err
+}
+
 // claim tells the store who runs the tasks, and opens their token streams.
 func (r *Runner) claim(ctx context.Context, tries []*Try, live []int) []eventlog.Grant {
 	claims := make([]eventlog.Claim, len(live))
 	for j, i := range live {
 		claims[j] = r.claimOf(tries[i])
 	}
+	if !r.patient.ask() {
+		grants := make([]eventlog.Grant, len(claims))
+		for i, c := range claims {
+			grants[i] = eventlog.Grant{Losses: c.Losses, Err: errAway}
+		}
+		return grants
+	}
 	ctx, cancel := context.WithTimeout(ctx, r.p.ClaimTimeout)
 	defer cancel()
-	return r.p.Log.ClaimAll(ctx, claims)
+	grants := r.p.Log.ClaimAll(ctx, claims)
+	r.patient.heard(faultOf(grants))
+	return grants
 }
 
 // sift leaves those to run that the store says nothing against, and tells which
