@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -242,8 +243,30 @@ func TestForeignReads(t *testing.T) {
 	}
 }
 
+// profile is of a process with two idle connections and one that is used.
+const profile = `goroutine profile: total 24
+18 @ 0x1 0x2
+#	0x1	main.work+0x1	/main.go:1
+
+3 @ 0x1 0x3
+#	0x3	net/http.(*persistConn).writeLoop+0xa2	/net/http/transport.go:2
+
+2 @ 0x1 0x4
+#	0x4	bufio.(*Reader).Peek+0x53		/bufio/bufio.go:3
+#	0x5	net/http.(*persistConn).readLoop+0xb1	/net/http/transport.go:3
+
+1 @ 0x1 0x6
+#	0x6	net/http.(*persistConn).readLoop+0xb1	/net/http/transport.go:4
+`
+
 func TestMeasure(t *testing.T) {
-	doors := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("go_goroutines 20\n")) })
+	doors := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/debug/pprof/") {
+			_, _ = io.WriteString(w, profile)
+			return
+		}
+		_, _ = io.WriteString(w, "go_goroutines 24\n")
+	})
 	part := Part{Name: "me", Admin: doors.Results[0], PID: os.Getpid()}
 	u, err := Measure(t.Context(), part)
 	if err != nil || u.Goroutines != 20 || u.Resident < 1<<20 {

@@ -3,6 +3,8 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,11 +23,13 @@ type Part struct {
 
 // Usage is what a process uses at a moment.
 type Usage struct {
+	// Goroutines, less those of HTTP connections to others that nobody uses just
+	// now: a pool keeps as many as were needed at once, for a while.
 	Goroutines int
 	Resident   int64 // bytes
 }
 
-// Measure reads what a process uses. It needs /proc.
+// Measure reads what a process uses. It needs /proc, and the process's profiles.
 func Measure(ctx context.Context, p Part) (Usage, error) {
 	cl, err := client.New(client.Config{API: p.Admin})
 	if err != nil {
@@ -40,7 +44,51 @@ func Measure(ctx context.Context, p Part) (Usage, error) {
 	if err != nil {
 		return Usage{}, fmt.Errorf("measure %s: %w", p.Name, err)
 	}
-	return Usage{Goroutines: int(m.Sum("go_goroutines")), Resident: rss}, nil
+	profile, err := profileOf(ctx, p)
+	if err != nil {
+		return Usage{}, fmt.Errorf("measure %s: %w", p.Name, err)
+	}
+	return Usage{Goroutines: int(m.Sum("go_goroutines")) - 2*idleConnections(profile), Resident: rss}, nil
+}
+
+// maxProfile bounds what is read of a profile.
+const maxProfile = 64 << 20
+
+// profileOf reads what every goroutine does.
+func profileOf(ctx context.Context, p Part) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Admin+"/debug/pprof/goroutine?debug=1", nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("the profile is answered %s", res.Status)
+	}
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxProfile))
+	return string(text), err
+}
+
+// idleConnections counts the connections of HTTP clients that wait for use: the
+// goroutine that reads them waits for a first byte. Each has another that
+// writes. One whose answer nobody reads is not idle, and so is found.
+func idleConnections(profile string) int {
+	sum := 0
+	for block := range strings.SplitSeq(profile, "\n\n") {
+		if !strings.Contains(block, "net/http.(*persistConn).readLoop") || !strings.Contains(block, "bufio.(*Reader).Peek") {
+			continue
+		}
+		for line := range strings.Lines(block) {
+			if count, _, ok := strings.Cut(line, " @ "); ok {
+				n, _ := strconv.Atoi(count) // a profile that cannot be read has no idle ones
+				sum += n
+			}
+		}
+	}
+	return sum
 }
 
 // Resident returns the memory of a process in bytes, from /proc.
