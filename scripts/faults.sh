@@ -24,7 +24,7 @@ scripts/kafka.sh up >/dev/null && scripts/kafka.sh down || exit $?
 scripts/redis.sh up >/dev/null && scripts/redis.sh down || exit $?
 
 mapfile -t packages < <(grep -rlE --include='*_test.go' --exclude-dir=build "^//go:build .*\b$stage\b" . | xargs -r -n1 dirname | sort -u)
-go test -count=1 -p 1 -parallel 3 -timeout "${limit[$stage]}" -tags "$stage" "$@" "${packages[@]}" 2>&1 | tee "$out/$stage.log"
+go test -count=1 -p 1 -parallel 4 -timeout "${limit[$stage]}" -tags "$stage" "$@" "${packages[@]}" 2>&1 | tee "$out/$stage.log"
 status=${PIPESTATUS[0]}
 (cd cmd && go build -o "$out/faultreport" ./internal/faultreport) || exit 1
 "$out/faultreport" -rows "$PENSTOCK_FAULTS_ROWS" -out "$out" -name "$stage" -title "make ${stage/#[fc]/test-&}" \

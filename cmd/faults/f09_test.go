@@ -19,6 +19,7 @@ const session = 10 * time.Second
 // TestF9F10F11 wrongs workers: one is drained, one killed, one frozen beyond
 // its session and woken again.
 func TestF9F10F11(t *testing.T) {
+	t.Parallel()
 	r := openRig(t, rigParams{Direct: true, Tenants: tenants(), System: system.Params{
 		Workers: 3, Results: 2, SimulatorEach: true,
 		Simulate: []string{"--base", "60ms", "--item", "6ms", "--max", "16", "--token", "20ms"},
@@ -103,9 +104,9 @@ func (r *rig) repeated(t *testing.T, tr *trial, its map[string]int) int {
 // it holds answers and tokens of the time before.
 func (r *rig) f10(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	tr := r.try(t, ledger.Load{Name: "f10", Tasks: 1200, Streamed: 0.3, StreamTokens: 60, Seed: seed}, 80)
+	tr := r.try(t, ledger.Load{Name: "f10", Tasks: 800, Streamed: 0.3, StreamTokens: 60, Seed: seed}, 80)
 	zombie := r.Workers[0]
-	until(t, time.Minute, "a sixth has begun", func() bool { return r.endedOf(t, tr) >= 200 })
+	until(t, time.Minute, "an eighth has begun", func() bool { return r.endedOf(t, tr) >= 100 })
 	must(t, zombie.Stop())
 	pause(t, session+3*time.Second)
 	must(t, zombie.Cont())

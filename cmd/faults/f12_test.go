@@ -15,6 +15,7 @@ import (
 // TestF12 lets a worker join and leave every two seconds for a minute, beside
 // two that stay. One engine serves all three and is the bottleneck.
 func TestF12(t *testing.T) {
+	t.Parallel()
 	const (
 		every, storm = 2 * time.Second, time.Minute
 		share, waste = 0.5, 0.01
@@ -22,9 +23,9 @@ func TestF12(t *testing.T) {
 	r := openRig(t, rigParams{Direct: true, Tenants: tenants(), System: system.Params{
 		Workers: 3, Simulate: []string{"--base", "150ms", "--item", "10ms", "--max", "16"},
 	}})
-	tr := r.try(t, ledger.Load{Name: "f12", Tasks: 5000, Streamed: 0.02, Seed: 12}, 0)
+	tr := r.try(t, ledger.Load{Name: "f12", Tasks: 3800, Streamed: 0.02, Seed: 12}, 0)
 	tr.submitted(t)
-	base := r.rate(t, 10*time.Second)
+	base := r.rate(t, 8*time.Second)
 
 	guest, began, before, moves := r.Workers[2], time.Now(), r.completed(t), 0
 	for present := true; time.Since(began) < storm; present = !present {

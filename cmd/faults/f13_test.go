@@ -21,6 +21,7 @@ import (
 // links run side by side, each with a system of its own: most of the time
 // nothing happens.
 func TestF13(t *testing.T) {
+	t.Parallel()
 	for name, links := range map[string][]string{
 		"kafka": {system.ProducerKafka, system.WorkerKafka, system.ResultsKafka},
 		"redis": {system.ProducerRedis, system.WorkerRedis, system.ResultsRedis},

@@ -16,6 +16,7 @@ import (
 // address. (Five minutes are simulated:
 // TestFiveMinutesWithoutABackend of worker/dispatch.)
 func TestF15(t *testing.T) {
+	t.Parallel()
 	const down, openWithin, share = time.Minute, 5 * time.Second, 0.9
 	r := openRig(t, rigParams{Direct: true, Tenants: tenants(), System: system.Params{
 		Workers: 2, Simulate: []string{"--base", "150ms", "--item", "10ms", "--max", "16"},

@@ -20,11 +20,12 @@ import (
 // kills whoever runs it. Each worker has an engine of its own, which tells on
 // whom the killer was let loose.
 func TestF17(t *testing.T) {
+	t.Parallel()
 	const share = 1.5
 	r := openRig(t, rigParams{Direct: true, Tenants: tenants(), System: system.Params{
 		Workers: 3, SimulatorEach: true, Simulate: []string{"--base", "30ms", "--item", "3ms", "--max", "16"},
 	}})
-	load := ledger.Load{Name: "f17-calm", Tasks: 1200, Streamed: 0.05, Seed: 17}
+	load := ledger.Load{Name: "f17-calm", Tasks: 900, Streamed: 0.05, Seed: 17}
 	tr := r.try(t, load, 60)
 	v := tr.verdict(t, time.Minute)
 	calm := quantile(latencies(tr.book, v.Log), 0.99)

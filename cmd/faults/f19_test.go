@@ -22,6 +22,7 @@ import (
 // up at its first failed write, and a broker without one ends; so it is started
 // again once there is space.
 func TestF19Kafka(t *testing.T) {
+	t.Parallel()
 	const back = 60 * time.Second
 	began := time.Now()
 	disk := filepath.Join(t.TempDir(), "disk")
@@ -91,6 +92,7 @@ func fill(t *testing.T, dir string) (free func()) {
 
 // TestF19Redis lets Redis run full: tokens may be lost, results not.
 func TestF19Redis(t *testing.T) {
+	t.Parallel()
 	began := time.Now()
 	r := openRig(t, rigParams{
 		Tenants: []string{"a", "b"}, Redis: []string{"--maxmemory", "64mb"},

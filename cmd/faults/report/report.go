@@ -30,6 +30,9 @@ type Result struct {
 	// terminal". Any of them fails the test. A missed target does not: a slow
 	// machine is no defect.
 	Broken []string `json:"broken,omitempty"`
+	// See names the tests of `make test` that show a row which needs no real
+	// processes: nothing was measured here.
+	See []string `json:"see,omitempty"`
 	// Absent says why the fault cannot be had on this machine.
 	Absent string `json:"absent,omitempty"`
 	Seed   uint64 `json:"seed,omitempty"` // replays the run; zero where nothing is drawn
@@ -45,6 +48,8 @@ func (r Result) Verdict() string {
 		return "BROKEN"
 	case r.Absent != "":
 		return "absent"
+	case len(r.See) > 0:
+		return "see"
 	case !r.OK:
 		return "MISS"
 	default:

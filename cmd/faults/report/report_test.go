@@ -33,6 +33,7 @@ func TestRow(t *testing.T) {
 		"a missed target is named and does not fail":  {report.Result{Fault: "F10"}, "MISS", false},
 		"a broken invariant fails the test":           {report.Result{Fault: "F2", OK: true, Broken: []string{"I1: 3 lost"}}, "BROKEN", true},
 		"a fault that cannot be had here says why so": {report.Result{Fault: "F19", Absent: "not root"}, "absent", false},
+		"what other tests show names them":            {report.Result{Fault: "F23", See: []string{"TestTracker"}}, "see", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var r recorder
@@ -43,7 +44,7 @@ func TestRow(t *testing.T) {
 		})
 	}
 	rows, err := report.Read(path)
-	if err != nil || len(rows) != 4 {
+	if err != nil || len(rows) != 5 {
 		t.Fatalf("%d rows, %v", len(rows), err)
 	}
 	var order []string
@@ -53,7 +54,7 @@ func TestRow(t *testing.T) {
 			t.Errorf("row of %q", r.Test)
 		}
 	}
-	if d := cmp.Diff([]string{"F1", "F2", "F10", "F19"}, order); d != "" {
+	if d := cmp.Diff([]string{"F1", "F2", "F10", "F19", "F23"}, order); d != "" {
 		t.Error(d)
 	}
 }

@@ -49,8 +49,8 @@ func (r Report) Summary() string {
 	for _, row := range r.Rows {
 		counts[row.Verdict()]++
 	}
-	return fmt.Sprintf("%d rows: %d ok, %d missed a target, %d broke an invariant, %d absent here",
-		len(r.Rows), counts["ok"], counts["MISS"], counts["BROKEN"], counts["absent"])
+	return fmt.Sprintf("%d rows: %d ok, %d missed a target, %d broke an invariant, %d absent here, %d shown by other tests",
+		len(r.Rows), counts["ok"], counts["MISS"], counts["BROKEN"], counts["absent"], counts["see"])
 }
 
 // Text prints the table for a terminal.
@@ -110,7 +110,7 @@ func (r Report) Write(dir, name string) error {
 
 // outcome is what was measured, or why not, and what broke.
 func (r Result) outcome() string {
-	parts := slices.DeleteFunc([]string{r.Measured, r.Absent}, func(s string) bool { return s == "" })
+	parts := slices.DeleteFunc([]string{r.Measured, strings.Join(r.See, ", "), r.Absent}, func(s string) bool { return s == "" })
 	return strings.Join(append(parts, r.Broken...), "; ")
 }
 
