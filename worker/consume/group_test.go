@@ -285,11 +285,15 @@ func TestAPendingHeadPausesThePartitionInsteadOfOverflowing(t *testing.T) {
 	c := startCluster(t, 1)
 	c.produce(t, 0, 40_000)
 	var longest int
+	long := make(chan struct{})
+	once := sync.OnceFunc(func() { close(long) })
 	c.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
 		for _, t := range req.(*kmsg.OffsetCommitRequest).Topics {
 			for _, p := range t.Partitions {
-				longest = max(longest, len(*p.Metadata))
+				if longest = max(longest, len(*p.Metadata)); longest >= 1000 {
+					once()
+				}
 			}
 		}
 		return nil, nil, false
@@ -298,7 +302,9 @@ func TestAPendingHeadPausesThePartitionInsteadOfOverflowing(t *testing.T) {
 	var odd []*consume.Delivery
 	seen := 0
 	for seen < 40_000 {
-		got := m.sink.until(t, "more records", func(got []*consume.Delivery) bool { return len(got) > seen || len(odd) > consume.Span/3 })
+		// A partition that was paused flows again below half of its span: with a
+		// quarter of it in flight, every other one, it may stand still.
+		got := m.sink.until(t, "more records", func(got []*consume.Delivery) bool { return len(got) > seen || len(odd) > consume.Span/4 })
 		for _, d := range got[seen:] {
 			if d.Offset%2 == 0 {
 				odd = append(odd, d)
@@ -306,7 +312,12 @@ func TestAPendingHeadPausesThePartitionInsteadOfOverflowing(t *testing.T) {
 			}
 			d.Settle()
 		}
-		if seen == len(got) { // paused: let go of the heads
+		if seen == len(got) { // paused: let go of the heads, once they were in a commit
+			select {
+			case <-long:
+			case <-time.After(20 * time.Second):
+				t.Fatal("no commit says much")
+			}
 			for _, d := range odd {
 				d.Settle()
 			}
@@ -315,8 +326,8 @@ func TestAPendingHeadPausesThePartitionInsteadOfOverflowing(t *testing.T) {
 		seen = len(got)
 	}
 	m.stop()
-	if longest > consume.MetadataLimit || longest < 1000 {
-		t.Errorf("longest commit metadata has %d bytes, want at most %d (and a good part of it)", longest, consume.MetadataLimit)
+	if longest > consume.MetadataLimit {
+		t.Errorf("longest commit metadata has %d bytes, want at most %d", longest, consume.MetadataLimit)
 	}
 	second := c.join(t, consume.Params{})
 	got := second.sink.until(t, "the unfinished records", atLeast(len(odd)))

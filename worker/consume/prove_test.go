@@ -97,6 +97,7 @@ func TestProveOwned(t *testing.T) {
 			fake.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
 				fake.KeepControl()
 				commits.Add(1)
+				fake.SleepControl(func() { time.Sleep(10 * time.Millisecond) }) // all have asked before the first is answered
 				return nil, nil, false
 			})
 			sink := over(t, fake, &cable{network: network}, consume.Params{CommitInterval: time.Hour})
