@@ -25,6 +25,10 @@ test-e2e: ## only the end-to-end tests
 test-mutants: ## break each guarantee on purpose; the tests must notice (minutes)
 	go run ./cmd/mutants
 
+.PHONY: test-sim
+test-sim: ## the whole pipeline in one process under faults from seeds; PENSTOCK_SIM_SEEDS, PENSTOCK_SIM_SEED
+	PENSTOCK_SIM_SEEDS=$${PENSTOCK_SIM_SEEDS:-300} go test -count=1 -timeout 0 -run TestSimulation ./cmd/sim
+
 .PHONY: test-faults
 test-faults: ## each fault of the matrix once, on real processes; about 15 minutes
 	@scripts/faults.sh faults
