@@ -3,7 +3,7 @@ package main
 // mutants is every promise that could be lost in silence, each with the tests
 // that hold it.
 func mutants() []mutant {
-	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs())
+	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs(), simulated())
 }
 
 func concat(lists ...[]mutant) []mutant {
@@ -325,6 +325,39 @@ func blobs() []mutant {
 			name: "redrive-an-old-blob", rule: "6: a redrive makes its payload last as long as its record",
 			file: "worker/redrive/renew.go", old: "c.task.Payload.Ref = &renewed", new: "_ = renewed",
 			tests: []string{"./worker/redrive"}, run: "Renew",
+		},
+	}
+}
+
+// simulated is what the seeds of the simulation notice without the tests of the
+// packages.
+func simulated() []mutant {
+	return []mutant{
+		{
+			name: "sim-commit-highest-seen", rule: "I1, I5: a commit is derived from settled offsets only",
+			file: "worker/consume/tracker.go", old: "return t.base, encodeMetadata(t.base, t.bitmap())", new: "return t.next, encodeMetadata(t.next, nil)",
+			tests: []string{"./cmd/sim"}, run: "TestSimulation",
+		},
+		{
+			name: "sim-dropped-at-revoke", rule: "I1, I5: what is unfinished at a revoke is the next owner's",
+			file: "worker/consume/rebalance.go", old: "if o.dirty && o.track != nil {",
+			new:   "for offset := range o.pending {\n\t\t\t\to.dirty = o.track.Settle(offset) || o.dirty\n\t\t\t}\n\t\t\tif o.dirty && o.track != nil {",
+			tests: []string{"./cmd/sim"}, run: "TestSimulation",
+		},
+		{
+			name: "sim-settle-without-ack", rule: "I1, I5: a delivery is settled only after the broker has what replaces it",
+			file: "worker/dispatch/publish.go", old: "\t\tl.again(e.out.failures, func() { l.send(e) })\n\t\te.out.failures++", new: "\t\tl.settle(e, \"published\")",
+			tests: []string{"./cmd/sim"}, run: "TestSimulation",
+		},
+		{
+			name: "sim-last-terminal-wins", rule: "I2, I3: the first terminal of a generation wins",
+			file: "internal/taskstore/lua/apply.lua", old: "elseif s == '' and (generation", new: "elseif (generation",
+			tests: []string{"./cmd/sim"}, run: "TestSimulation",
+		},
+		{
+			name: "sim-accepted-without-ack", rule: "I6: 202 only after acks=all",
+			file: "producer/ingest/ingest.go", old: "if err != nil {\n\t\treturn Receipt{}, publishFault(err)", new: "if err != nil && d == nil {\n\t\treturn Receipt{}, publishFault(err)",
+			tests: []string{"./cmd/sim"}, run: "TestSimulation",
 		},
 	}
 }
