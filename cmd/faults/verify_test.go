@@ -144,7 +144,8 @@ func (r *rig) led(t *testing.T, broker int) int32 {
 	return found
 }
 
-// awaitInSync waits until every replica has caught up.
+// awaitInSync waits until every replica has caught up, and returns the lead of
+// each partition to the broker that should have it.
 func (r *rig) awaitInSync(t *testing.T) {
 	t.Helper()
 	adm := kadm.NewClient(r.client(t))
@@ -164,4 +165,8 @@ func (r *rig) awaitInSync(t *testing.T) {
 	}); !ok {
 		t.Fatal("the replicas do not catch up")
 	}
+	// A broker that was away leads nothing until somebody says so, and could not
+	// be wronged again.
+	_, err := adm.ElectLeaders(t.Context(), kadm.ElectPreferredReplica, nil)
+	must(t, err)
 }
