@@ -27,23 +27,27 @@ func TestF15(t *testing.T) {
 
 	must(t, r.Simulators[0].Kill9())
 	killed := time.Now()
-	opened, open := eventually(t, 30*time.Second, func() bool {
-		return r.scrape(t, r.Workers[0], "penstock_worker_breaker_state") == 2 &&
-			r.scrape(t, r.Workers[1], "penstock_worker_breaker_state") == 2
-	})
+	breakers := func(state float64) func() bool {
+		return func() bool {
+			return r.scrape(t, r.Workers[0], "penstock_worker_breaker_state") == state &&
+				r.scrape(t, r.Workers[1], "penstock_worker_breaker_state") == state
+		}
+	}
+	opened, open := eventually(t, 30*time.Second, breakers(2))
 	probesSince, before := time.Now(), r.picks(t)
 	pause(t, down-time.Since(killed))
 	probes := (r.picks(t) - before) / time.Since(probesSince).Seconds() / float64(len(r.Workers))
 	must(t, r.Simulators[0].Restart(t.Context()))
 	ended := r.completed(t)
 	resumed := until(t, time.Minute, "tasks end again", func() bool { return r.completed(t) > ended })
+	closed := resumed + until(t, time.Minute, "all workers take part again", breakers(0))
 	after, size := r.rateAndSize(t, 10*time.Second)
 	v := tr.verdict(t, 3*time.Minute)
 	report.Row(t, report.Result{
 		Fault: "F15", What: "all backends are down for 60 s",
 		Target: "dead letters +0; breaker open <= 5 s; probes <= 1/s each; drain at >= 90 % of the capacity",
-		Measured: fmt.Sprintf("dead letters +%d; breakers open after %s (%v); %.2f probes/s each; tasks end again after %s; %.0f/s in calls of %.1f tasks before, %.0f/s (%.0f %%) in calls of %.1f after",
-			v.Dead, seconds(opened), open, probes, seconds(resumed), base, full, after, 100*after/base, size),
+		Measured: fmt.Sprintf("dead letters +%d; breakers open after %s (%v); %.2f probes/s each; tasks end again after %s, all workers take part after %s; %.0f/s in calls of %.1f tasks before, %.0f/s (%.0f %%) in calls of %.1f after",
+			v.Dead, seconds(opened), open, probes, seconds(resumed), seconds(closed), base, full, after, 100*after/base, size),
 		OK:     v.Dead == 0 && open && opened <= openWithin && probes <= 1.05 && after >= share*base && len(v.WrongFate) == 0,
 		Broken: v.Broken(), Took: time.Since(tr.began),
 	})

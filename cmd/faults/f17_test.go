@@ -47,6 +47,38 @@ func TestF17(t *testing.T) {
 		r.clear(t)
 	})
 	t.Run("one kills its workers", func(t *testing.T) { r.killer(t) })
+	t.Run("all workers are killed twice with their hands full", r.massacre)
+}
+
+// massacre kills every worker while everything it has is running, twice. What
+// was lost twice is published again with its count, hundreds of records at once,
+// and read while their acknowledgements are on the way: each must still run.
+func (r *rig) massacre(t *testing.T) {
+	r.fault(t, map[string]any{"match": "f17-lost task", "action": "hang"})
+	tr := r.try(t, ledger.Load{Name: "f17-lost", Tasks: 360, Streamed: 0.05, Seed: 17}, 0)
+	tr.submitted(t)
+	for range 2 {
+		pause(t, session+4*time.Second) // the dead are missed, and their work is taken up
+		for _, p := range r.Workers {
+			must(t, p.Kill9())
+		}
+		for _, p := range r.Workers {
+			must(t, p.Restart(t.Context()))
+		}
+	}
+	r.clear(t)
+	v := tr.verdict(t, 2*time.Minute)
+	twice := 0
+	for _, id := range tr.book.Accepted() {
+		if len(v.Log.Tasks[id]) > 1 {
+			twice++
+		}
+	}
+	report.Row(t, report.Result{
+		Fault: "F17", What: "kill -9 of all workers, twice, with everything in flight", Target: "each task ends; nothing dies of two losses",
+		Measured: fmt.Sprintf("%d of %d as expected; %d were lost twice and published again", v.Accepted-len(v.WrongFate), v.Accepted, twice),
+		OK:       len(v.WrongFate) == 0 && twice > 0, Broken: v.Broken(), Took: time.Since(tr.began),
+	})
 }
 
 // census counts the marked tasks, and the unmarked ones with a dead letter.

@@ -39,7 +39,6 @@ const (
 // TestF22 redrives 10,000 dead letters at 200 a second, cancels in the middle,
 // starts again and kills the worker that runs the second job.
 func TestF22(t *testing.T) {
-	t.Parallel()
 	began := time.Now()
 	r := openRig(t, rigParams{System: system.Params{
 		Workers: 3, Env: []string{"PENSTOCK_ID_SECRET=" + f22Secret},

@@ -57,6 +57,11 @@ func consuming() []mutant {
 func settling() []mutant {
 	return []mutant{
 		{
+			name: "successor-joins", rule: "10: a record published again is not settled with its forerunner",
+			file: "worker/dispatch/entry.go", old: "return e.out.again != nil && p.Hop > e.progress.Hop", new: "return e.out.again != nil && p.Hop > e.progress.Hop && false",
+			tests: []string{"./worker/dispatch"},
+		},
+		{
 			name: "settle-without-ack", rule: "a delivery is settled only after the broker has what replaces it",
 			file: "worker/dispatch/publish.go", old: "\t\tl.again(e.out.failures, func() { l.send(e) })\n\t\te.out.failures++", new: "\t\tl.settle(e, \"published\")",
 			tests: []string{"./worker/dispatch"},
