@@ -217,6 +217,16 @@ func streaming() []mutant {
 			tests: []string{"./worker/attempt"},
 		},
 		{
+			name: "proof-outlived", rule: "who has lost the task to another repeats nothing after a loss",
+			file: "worker/attempt/loss.go", old: "case !ok:", new: "case !ok && st.owned == nil:",
+			tests: []string{"./worker/attempt"}, run: "TestWhateverIsLost",
+		},
+		{
+			name: "older-attempt-appends", rule: "a newer attempt refuses the older one",
+			file: "internal/eventlog/lua/append.lua", old: "if pad(fence) > ARGV[4] or top", new: "if top",
+			tests: []string{"./internal/eventlog", "./worker/attempt"},
+		},
+		{
 			name: "gap-untold-by-the-writer", rule: "what a writer cannot repeat is told as a gap",
 			file: "worker/attempt/loss.go", old: "if seq := st.sent.dropped; seq > 0 {", new: "if seq := st.sent.dropped; seq > 1<<40 {",
 			tests: []string{"./worker/attempt"},
