@@ -23,7 +23,7 @@ func TestF15(t *testing.T) {
 	}})
 	tr := r.try(t, ledger.Load{Name: "f15", Tasks: 1500, Streamed: 0.02, Seed: 15}, 0)
 	tr.submitted(t)
-	base, full := r.rateAndSize(t, 10*time.Second)
+	base := r.rate(t, 10*time.Second)
 
 	must(t, r.Simulators[0].Kill9())
 	killed := time.Now()
@@ -41,25 +41,16 @@ func TestF15(t *testing.T) {
 	ended := r.completed(t)
 	resumed := until(t, time.Minute, "tasks end again", func() bool { return r.completed(t) > ended })
 	closed := resumed + until(t, time.Minute, "all workers take part again", breakers(0))
-	after, size := r.rateAndSize(t, 10*time.Second)
+	after := r.rate(t, 10*time.Second)
 	v := tr.verdict(t, 3*time.Minute)
 	report.Row(t, report.Result{
 		Fault: "F15", What: "all backends are down for 60 s",
 		Target: "dead letters +0; breaker open <= 5 s; probes <= 1/s each; drain at >= 90 % of the capacity",
-		Measured: fmt.Sprintf("dead letters +%d; breakers open after %s (%v); %.2f probes/s each; tasks end again after %s, all workers take part after %s; %.0f/s in calls of %.1f tasks before, %.0f/s (%.0f %%) in calls of %.1f after",
-			v.Dead, seconds(opened), open, probes, seconds(resumed), seconds(closed), base, full, after, 100*after/base, size),
+		Measured: fmt.Sprintf("dead letters +%d; breakers open after %s (%v); %.2f probes/s each; tasks end again after %s, all workers take part after %s; %.0f/s before, %.0f/s (%.0f %%) after",
+			v.Dead, seconds(opened), open, probes, seconds(resumed), seconds(closed), base, after, 100*after/base),
 		OK:     v.Dead == 0 && open && opened <= openWithin && probes <= 1.05 && after >= share*base && len(v.WrongFate) == 0,
 		Broken: v.Broken(), Took: time.Since(tr.began),
 	})
-}
-
-// rateAndSize is how many tasks end per second over a time, and how many of
-// them each call had.
-func (r *rig) rateAndSize(t *testing.T, over time.Duration) (perSecond, perCall float64) {
-	t.Helper()
-	calls := r.picks(t)
-	perSecond = r.rate(t, over)
-	return perSecond, perSecond * over.Seconds() / max(1, r.picks(t)-calls)
 }
 
 // picks counts the calls that the workers began.
