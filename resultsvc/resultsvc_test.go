@@ -577,7 +577,7 @@ func TestAClientThatDoesNotReadIsCut(t *testing.T) {
 		if seq > 400 {
 			t.Fatal("the client was never cut")
 		}
-		if seq < 100 {
+		if seq < 8 { // 2 MiB: a kernel that may hold more would take it all, for a client that is gone
 			err := b.events.Append(t.Context(), []eventlog.Append{{ID: id, Events: []event.Event{{ID: event.ID{Fence: f, Seq: seq}, Type: event.Delta, TaskID: id, Text: text}}}})[0]
 			if err != nil {
 				t.Fatal(err)

@@ -187,8 +187,21 @@ func (s *Server) newHTTP(h http.Handler) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       boundSend,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // bad handshakes and resets: noise to us
 	}
+}
+
+// sendBuffer is what the kernel may hold for a client that does not read. By
+// itself it lets that grow to megabytes: of each of thousands of streams, and
+// for minutes before anybody notices that the client has stopped.
+const sendBuffer = 128 << 10
+
+func boundSend(ctx context.Context, c net.Conn) context.Context {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(sendBuffer) // a connection that cannot be bounded still works
+	}
+	return ctx
 }
 
 func serve(srv *http.Server, ln net.Listener) error {
