@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
 
@@ -34,6 +35,17 @@ const (
 	defaultSeeds = 20
 	defaultTasks = 200
 )
+
+func TestASeedIsOnePlan(t *testing.T) {
+	a, b, other := newPlan(7, 50), newPlan(7, 50), newPlan(8, 50)
+	exact := cmp.AllowUnexported(plan{}, order{}, strike{})
+	if diff := cmp.Diff(a, b, exact); diff != "" {
+		t.Error("one seed made two plans: " + diff)
+	}
+	if cmp.Equal(a, other, exact) {
+		t.Error("two seeds made one plan")
+	}
+}
 
 func TestSimulation(t *testing.T) {
 	first, seeds := uint64(0), setting(t, "PENSTOCK_SIM_SEEDS", defaultSeeds)
