@@ -101,9 +101,15 @@ func tuned() map[string]string {
 	return map[string]string{"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 }
 
+// starting is held by whoever starts a system: tests run side by side, and a
+// broker alone keeps a processor busy until it is ready.
+var starting = make(chan struct{}, 1)
+
 // openRig starts everything and stops it with the test.
 func openRig(t *testing.T, p rigParams) *rig {
 	t.Helper()
+	starting <- struct{}{}
+	defer func() { <-starting }()
 	r := openServers(t, p)
 	p.System.Bin, p.System.Dir = binaries, r.Dir
 	p.System.Kafka, p.System.Redis = r.Kafka.Addrs, r.Redis.URL

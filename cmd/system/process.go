@@ -22,7 +22,7 @@ const (
 	// drainGrace is how long a stopped process may take before it is killed.
 	drainGrace = 45 * time.Second
 	// startGrace is how long a process may take until it is ready.
-	startGrace = 30 * time.Second
+	startGrace = 2 * time.Minute
 )
 
 // Process is one child: it may end and be started anew at its old address. It
