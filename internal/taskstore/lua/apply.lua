@@ -21,9 +21,9 @@
 local ZERO_END = '4503599627370495-0' -- id of generation 0's terminal event
 local KEY, FIRST, WIDTH = 3, 5, 12
 
-local upcoming = redis.call('HGET', KEYS[1], 'next')
-if not upcoming then return {2, 0} end
-upcoming = tonumber(upcoming)
+local place = redis.call('HMGET', KEYS[1], 'next', 'target')
+if not place[1] then return {2, 0} end
+local upcoming, target = tonumber(place[1]), tonumber(place[2] or '0')
 if upcoming < tonumber(ARGV[1]) then return {1, upcoming} end
 
 local deadlines = redis.call('EXISTS', KEYS[2]) == 1
@@ -51,9 +51,13 @@ local function finish(hash, result, stream, a, ending)
   redis.call('EXPIRE', hash, ARGV[3])
   redis.call('SET', result, json, 'EX', keep)
   local event = '{"type":"' .. status .. '","task_id":"' .. id .. '","at":"' .. ARGV[a+7] .. '","result":' .. json .. '}'
-  -- Refused when it is there already (a rebuild) or when a later generation is.
-  redis.pcall('XADD', stream, ending, 'e', event)
-  redis.call('EXPIRE', stream, keep)
+  -- A stream that was lost with its Redis is not made anew for its end alone:
+  -- readers take that from the result, and each would cost a page of memory.
+  if tonumber(ARGV[a]) >= target or redis.call('EXISTS', stream) == 1 then
+    -- Refused when it is there already (a rebuild) or when a later generation is.
+    redis.pcall('XADD', stream, ending, 'e', event)
+    redis.call('EXPIRE', stream, keep)
+  end
   redis.call('PUBLISH', ARGV[a+10], ending .. ' ' .. event)
 end
 

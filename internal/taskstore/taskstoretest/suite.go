@@ -136,6 +136,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("a gap changes nothing and says where to continue", func(t *testing.T) { gaps(t, open) })
 	t.Run("any order of batches, replays, zombies and losses gives what the fold gives", func(t *testing.T) { folds(t, open) })
 	t.Run("the terminal is the last event of the stream", func(t *testing.T) { streams(t, open) })
+	t.Run("what is filled again from the log makes no stream anew for its end alone", func(t *testing.T) { refills(t, open) })
 	t.Run("a subscriber hears of the terminal", func(t *testing.T) { publishes(t, open) })
 	t.Run("terminals of tasks that are gone are ignored", func(t *testing.T) { ignoresGone(t, open) })
 	t.Run("large batches are split", func(t *testing.T) { splits(t, open) })
@@ -330,6 +331,27 @@ func streams(t *testing.T, open Open) {
 	}
 	if err := b.rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: key, ID: "512-0", Values: []string{"e", "{}"}}).Err(); err == nil {
 		t.Error("Redis took a token after the end")
+	}
+}
+
+func refills(t *testing.T, open Open) {
+	b := setup(t, open, taskstore.Params{Partitions: only})
+	if err := b.store.Rebuild(t.Context(), 0, 0, 2); err != nil { // the log ended at 2 when Redis was lost
+		t.Fatal(err)
+	}
+	lost, alive, late := b.id(), b.id(), b.id()
+	key := rediskey.Events(0, alive)
+	if err := b.rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: key, ID: "256-3", Values: []string{"e", "{}"}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	b.apply(t, 0, b.ended(lost, task.Succeeded, -1), b.ended(alive, task.Cancelled, -1), b.ended(late, task.Failed, -1))
+	for id, want := range map[task.ID]int{lost: 0, alive: 2, late: 1} {
+		if got := b.events(t, id); len(got) != want || want > 0 && got[want-1] != event.TerminalID(0) {
+			t.Errorf("stream holds %v, want %d events, the terminal last", got, want)
+		}
+	}
+	if f := b.get(t, lost); f.Terminal == nil || f.Terminal.Output.Text == "" {
+		t.Errorf("found %+v, want its result", f)
 	}
 }
 
