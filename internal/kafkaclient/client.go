@@ -151,7 +151,9 @@ func GroupOpts(group string, topics ...string) []kgo.Opt {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(10*time.Second),
-		kgo.HeartbeatInterval(3*time.Second),
+		// A member hears of a rebalance by its next heartbeat: this is what a
+		// takeover takes beyond the session timeout.
+		kgo.HeartbeatInterval(time.Second),
 		kgo.RebalanceTimeout(30*time.Second),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		// Since 1.22 the reset offset is "one minute back" unless said: a commit
