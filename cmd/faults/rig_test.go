@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/penstock/penstock/cmd/faults/proxy"
 	"github.com/penstock/penstock/cmd/system"
 	"github.com/penstock/penstock/schema/task"
@@ -53,5 +55,17 @@ func TestRig(t *testing.T) {
 	run(t, "the replica was promoted")
 	must(t, r.Redis.Kill9())
 	must(t, r.Redis.Restart(t.Context()))
+	must(t, writable(t.Context(), r.Redis.URL))
 	run(t, "redis is empty")
+}
+
+// writable says whether a Redis takes writes: one that follows another does not.
+func writable(ctx context.Context, url string) error {
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		return err
+	}
+	cl := redis.NewClient(opts)
+	defer cl.Close()
+	return cl.Set(ctx, "rig", "1", time.Second).Err()
 }

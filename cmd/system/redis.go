@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -104,6 +105,7 @@ func (r *Redis) Promote(ctx context.Context) error {
 	if err := withRedis(r.Replica.URL, func(cl *redis.Client) error { return cl.ReplicaOf(ctx, "NO", "ONE").Err() }); err != nil {
 		return fmt.Errorf("promote: %w", err)
 	}
+	r.Replica.spec.args = leading(r.Replica.spec.args)
 	r.Process, r.Replica = r.Replica, r.Process
 	for _, link := range []string{ProducerRedis, WorkerRedis, ResultsRedis} {
 		for _, p := range r.links.Of(link) {
@@ -112,6 +114,17 @@ func (r *Redis) Promote(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// leading is a server's arguments without whom it follows: started again, a
+// promoted one must not follow the dead and refuse all writes. A failover
+// rewrites its settings for the same reason.
+func leading(args []string) []string {
+	at := slices.Index(args, "--replicaof")
+	if at < 0 {
+		return args
+	}
+	return slices.Delete(slices.Clone(args), at, at+2)
 }
 
 // addr is host:port, around the links.
