@@ -53,7 +53,7 @@ func BenchmarkAccept(b *testing.B) {
 	reg := prometheus.NewRegistry()
 	log := slog.New(slog.DiscardHandler)
 	server := httpserver.New(cfg.HTTPConfig.Config, log, reg)
-	s, err := producer.Open(b.Context(), cfg, producer.Deps{Log: log, Registry: reg, Catalog: models, Waiter: nobody{}})
+	s, err := producer.Open(b.Context(), cfg, producer.Deps{Log: log, Registry: reg, Catalog: models, Follower: idle()})
 	if err != nil {
 		b.Fatal(err)
 	}

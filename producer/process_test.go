@@ -26,7 +26,7 @@ import (
 )
 
 // following gives the ingress its own follower.
-func following(_ *producer.Config, d *producer.Deps) { d.Waiter = nil }
+func following(_ *producer.Config, d *producer.Deps) { d.Follower = nil }
 
 // end publishes a task's terminal, as a worker would.
 func (b *bundle) end(id task.ID, status task.Status) {

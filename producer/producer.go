@@ -45,7 +45,7 @@ type Deps struct {
 	Ready    *lifecycle.Readiness // told whether Kafka answers
 	Auth     auth.Authenticator   // default: the API keys of the configuration, else everybody is tenant dev
 	Catalog  *catalog.Catalog     // default: the configuration's file
-	Waiter   httpapi.Waiter       // default: a follower of its own, which Run runs
+	Follower *follow.Follower     // who runs it gives it; default: one of its own, which Run runs
 }
 
 // Service is the ingress. Its routes are added to an Echo by Register.
@@ -201,12 +201,12 @@ func (s *Service) openStore(cfg Config, d *Deps) (*taskstore.Store, error) {
 	}
 	s.stack.PushClose("redis", rdb.Close)
 	store := taskstore.New(rdb, taskstore.Params{Partitions: cfg.Partitions, TTL: cfg.ResultTTL, MaxAge: cfg.MaxTaskAge})
-	if d.Waiter != nil {
+	if d.Follower != nil {
 		return store, nil
 	}
 	log := eventlog.New(rdb, eventlog.Params{Partitions: cfg.Partitions, TTL: cfg.ResultTTL})
 	f := follow.New(store, log, follow.Params{Service: "producer", Log: d.Log, Registry: d.Registry})
-	d.Waiter = f
+	d.Follower = f
 	return store, s.follow(cfg, *d, f)
 }
 
@@ -267,13 +267,13 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 		Minter: p.minter, Catalog: d.Catalog, Router: p.router, Admission: limits, Backlog: p.watch,
 		Publisher: p.pub, Memory: p.memory, Claims: p.claims, Hints: hints, Metrics: metrics, Log: d.Log,
 	}, ingest.Params{MaxAge: cfg.MaxTaskAge, Exempt: auth.DevTenant})
-	desk := cancel.New(p.minter, p.pub, p.memory, d.Waiter, cancel.Params{Gone: p.memory.Params().Gone}, d.Log)
+	desk := cancel.New(p.minter, p.pub, p.memory, d.Follower, cancel.Params{Gone: p.memory.Params().Gone}, d.Log)
 	draining, drain := context.WithCancel(context.Background())
 	s.drain = drain
 	s.stack.PushClose("waiting calls", func() error { drain(); return nil })
 	var err error
 	s.API, err = httpapi.New(httpapi.Deps{
-		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Waiter, Results: p.claims,
+		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Drain: draining,
 	})
 	return err

@@ -26,6 +26,7 @@ import (
 
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/config"
+	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
@@ -36,7 +37,6 @@ import (
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
-	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/schema/topic"
 	"github.com/penstock/penstock/schema/wire"
 )
@@ -99,16 +99,11 @@ func (b *bundle) config() (producer.Config, producer.Deps) {
 	cfg.Listen = "127.0.0.1:0"
 	cfg.Kafka.Brokers = b.cluster.ListenAddrs()
 	cfg.Redis.URL = config.Secret("redis://" + b.redis.Addr())
-	return cfg, producer.Deps{Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Catalog: list, Waiter: nobody{}}
+	return cfg, producer.Deps{Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Catalog: list, Follower: idle()}
 }
 
-// nobody is a Waiter that no terminal reaches.
-type nobody struct{}
-
-func (nobody) Wait(ctx context.Context, _ task.ID) (*terminal.Terminal, uint8, error) {
-	<-ctx.Done()
-	return nil, 0, ctx.Err()
-}
+// idle is a follower that nobody runs, so that no terminal reaches it.
+func idle() *follow.Follower { return follow.New(nil, nil, follow.Params{}) }
 
 type answer struct {
 	status int

@@ -19,7 +19,7 @@ func (s *Stack) openServices(ctx context.Context) (err error) {
 		return err
 	}
 	if s.producer, err = producer.Open(ctx, s.producerConfig(), producer.Deps{
-		Log: s.log, Registry: s.reg, Ready: s.server.Readiness(), Auth: s.auth, Catalog: s.models, Waiter: s.results.Follower(),
+		Log: s.log, Registry: s.reg, Ready: s.server.Readiness(), Auth: s.auth, Catalog: s.models, Follower: s.results.Follower(),
 	}); err != nil {
 		return err
 	}
