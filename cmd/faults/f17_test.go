@@ -28,7 +28,7 @@ func TestF17(t *testing.T) {
 	load := ledger.Load{Name: "f17-calm", Tasks: 900, Streamed: 0.05, Seed: 17}
 	tr := r.try(t, load, 60)
 	v := tr.verdict(t, time.Minute)
-	calm := quantile(latencies(tr.book, v.Log), 0.99)
+	calm := quantile(tr.latencies(v.Log), 0.99)
 
 	t.Run("one in a hundred is poison", func(t *testing.T) {
 		r.fault(t, map[string]any{"match": "poison", "status": 500})
@@ -36,7 +36,7 @@ func TestF17(t *testing.T) {
 		tr := r.try(t, load, 60)
 		v := tr.verdict(t, 2*time.Minute)
 		poison, wrong := r.census(tr, v.Log)
-		p99 := quantile(latencies(tr.book, v.Log), 0.99)
+		p99 := quantile(tr.latencies(v.Log), 0.99)
 		report.Row(t, report.Result{
 			Fault: "F17", What: "1 % poison", Target: "dead letters = the poison exactly; healthy p99 <= 1.5x",
 			Measured: fmt.Sprintf("%d poison, %d dead, %d others dead; healthy p99 %s without, %s with (%.2fx)",

@@ -204,12 +204,12 @@ func quantile(list []time.Duration, q float64) time.Duration {
 	return list[min(len(list)-1, int(q*float64(len(list))))]
 }
 
-// latencies of the healthy tasks: from the first submit to the terminal on
-// Kafka, by the clock of this machine.
-func latencies(b *ledger.Book, log *ledger.Log) []time.Duration {
+// latencies of the healthy tasks of the load, without those that warmed up: from
+// the first submit to the terminal on Kafka, by the clock of this machine.
+func (tr *trial) latencies(log *ledger.Log) []time.Duration {
 	var out []time.Duration
-	for _, e := range b.Entries() {
-		if won := log.Ends[e.ID].Ended(); won != nil && e.Mark == "" {
+	for _, e := range tr.book.Entries() {
+		if won := log.Ends[e.ID].Ended(); won != nil && e.Mark == "" && !e.Asked.Before(tr.began) {
 			out = append(out, won.EndedAt.Sub(e.Asked))
 		}
 	}
