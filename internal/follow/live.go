@@ -153,7 +153,7 @@ func (f *Follower) makeReady(d *feed) {
 	}
 	d.ready = true
 	for _, w := range d.watches {
-		if w.stream.unready--; w.stream.unready == 0 {
+		if w.stream.unready--; w.stream.unready == 0 || w.stream.changes {
 			wake(w.stream.wake)
 		}
 	}

@@ -47,3 +47,25 @@ func TestOnlyTheLastAcknowledgementOfAChannelCounts(t *testing.T) {
 		t.Error("a lost connection leaves a watcher content")
 	}
 }
+
+func TestNobodyWaitsForTheSubscriptionOfTheLatest(t *testing.T) {
+	f := New(nil, nil, Params{})
+	f.connect()
+	s := f.Open()
+	defer s.Close()
+	s.Add(Watch{ID: "task_a"})
+	f.difference()
+	f.notice(eventlog.Notice{Task: "task_a", Ready: true})
+	s.Add(Watch{ID: "task_b"})
+	if got := idsOf(s.readable()); len(got) != 1 || got[0] != "task_a" {
+		t.Errorf("may read the history of %v", got)
+	}
+	if got := s.readable(); len(got) != 0 {
+		t.Errorf("may read the history of %v before its subscription stands", idsOf(got))
+	}
+	f.difference()
+	f.notice(eventlog.Notice{Task: "task_b", Ready: true})
+	if got := idsOf(s.readable()); len(got) != 1 || got[0] != "task_b" {
+		t.Errorf("may read the history of %v", got)
+	}
+}

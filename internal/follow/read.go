@@ -19,15 +19,33 @@ const (
 	retryMost  = 2 * time.Second
 )
 
-// mayRead reports whether history may be read now: every subscription stands,
-// so nothing can fall between history and live.
-func (s *Stream) mayRead() bool {
+// readable takes those whose history may be read now out of pending: all of
+// them once every subscription stands, so that nothing can fall between history
+// and live. On a stream that changes nobody waits for the subscription of the
+// latest.
+func (s *Stream) readable() []*watch {
 	if len(s.pending) == 0 || time.Now().Before(s.retryAt) {
-		return false
+		return nil
 	}
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
-	return s.unready == 0
+	if s.unready > 0 && !s.changes {
+		return nil
+	}
+	var batch, rest []*watch
+	if s.unready == 0 {
+		batch = s.pending
+	} else {
+		for _, w := range s.pending {
+			if w.feed.ready {
+				batch = append(batch, w)
+			} else {
+				rest = append(rest, w)
+			}
+		}
+	}
+	s.pending = rest
+	return batch
 }
 
 // retry delivers when a read that failed may be tried again; nil if none is due.
@@ -40,9 +58,7 @@ func (s *Stream) retry() <-chan time.Time {
 
 // read reads history for everybody who waits for it, in a few round trips. A
 // failure is tried again; until then the tail may still bring terminals.
-func (s *Stream) read(ctx context.Context) {
-	batch := s.pending
-	s.pending = nil
+func (s *Stream) read(ctx context.Context, batch []*watch) {
 	for _, w := range batch {
 		w.waiting = false
 	}
@@ -73,7 +89,7 @@ func (s *Stream) readBatch(ctx context.Context, batch []*watch) error {
 	for i, w := range batch {
 		switch {
 		case w.begin(states[i].State):
-			s.finish(w)
+			s.finishMute(w)
 		case w.ends:
 			enders = append(enders, w)
 		default:
@@ -170,7 +186,7 @@ func (s *Stream) readTerminals(ctx context.Context, watches []*watch) error {
 	for i, w := range watches {
 		if terminals[i] == nil {
 			if !states[i].Open() {
-				s.finish(w) // the result is past its time to live
+				s.finishMute(w) // the result is past its time to live
 			}
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock/penstock/internal/eventlog"
@@ -29,16 +30,19 @@ type Item struct {
 // Stream is one watcher of one or more tasks. It holds a position in each
 // task's ring and no queue of its own. One goroutine uses it at a time.
 type Stream struct {
-	f   *Follower
-	all []*watch
+	f       *Follower
+	all     []*watch // whose task has not ended
+	changes bool     // watches come and go: see Open
 
 	active  []*watch // have something to hand over
 	pending []*watch // must read history before anything else
 	open    int      // watches without their terminal
 	retryAt time.Time
 	retries int
+	over    []task.ID // whose watch ended with nothing to show, where that is told
 
-	wake chan struct{} // 1 slot: look at the fields below
+	nudged atomic.Bool
+	wake   chan struct{} // 1 slot: look at nudged and the fields below
 
 	// Guarded by the follower's lock.
 	dirty   []*watch // rings with news
@@ -124,12 +128,17 @@ func queued(id task.ID) eventlog.Entry {
 }
 
 func (s *Stream) start(all []*watch) {
-	s.all, s.open = all, len(all)
-	for _, w := range all {
+	s.all = all
+	s.begin(all...)
+}
+
+func (s *Stream) begin(watches ...*watch) {
+	s.open += len(watches)
+	for _, w := range watches {
 		s.await(w)
 	}
-	s.f.metrics.watchers.Add(float64(len(all)))
-	s.f.register(all)
+	s.f.metrics.watchers.Add(float64(len(watches)))
+	s.f.register(watches)
 }
 
 // await puts a watch among those that must read history.
@@ -148,17 +157,21 @@ func (s *Stream) activate(w *watch) {
 }
 
 // Next waits for the next event of any of the tasks. It returns io.EOF once
-// every task has ended, and ErrSlow when the stream is cut: whoever resumes
-// after the last event misses nothing.
+// every task has ended (a stream of Open never does), and ErrSlow when the
+// stream is cut: whoever resumes after the last event misses nothing.
 func (s *Stream) Next(ctx context.Context) (Item, error) { return s.Poll(ctx, nil) }
 
-// Poll is Next that also returns ErrIdle when until delivers first.
+// Poll is Next that also returns ErrIdle when until delivers first, or Nudge was
+// called.
 func (s *Stream) Poll(ctx context.Context, until <-chan time.Time) (Item, error) {
 	for {
+		if s.nudged.CompareAndSwap(true, false) {
+			return Item{}, ErrIdle
+		}
 		if it, ok, err := s.take(); ok || err != nil {
 			return it, err
 		}
-		if s.open == 0 {
+		if s.open == 0 && !s.changes {
 			return Item{}, io.EOF
 		}
 		if err := ctx.Err(); err != nil {
@@ -167,8 +180,8 @@ func (s *Stream) Poll(ctx context.Context, until <-chan time.Time) (Item, error)
 		if s.gather(); len(s.active) > 0 {
 			continue
 		}
-		if s.mayRead() {
-			s.read(ctx)
+		if batch := s.readable(); len(batch) > 0 {
+			s.read(ctx, batch)
 			continue
 		}
 		select {
@@ -224,9 +237,14 @@ func (w *watch) collect() {
 
 // take hands over the next event of an active watch.
 func (s *Stream) take() (Item, bool, error) {
+	if n := len(s.over); n > 0 {
+		id := s.over[n-1]
+		s.over = s.over[:n-1]
+		return Item{Task: id}, true, nil
+	}
 	for len(s.active) > 0 {
 		w := s.active[0]
-		if w.falls > maxFalls {
+		if w.falls > maxFalls && !w.done {
 			return Item{}, false, ErrSlow
 		}
 		if e, ok := w.next(); ok {
@@ -245,11 +263,21 @@ func (s *Stream) take() (Item, bool, error) {
 func (s *Stream) finish(w *watch) {
 	s.open--
 	w.done, w.backlog, w.inbox = true, nil, nil
+	is := func(other *watch) bool { return other == w }
+	s.all = slices.DeleteFunc(s.all, is)
 	if w.waiting {
-		s.pending = slices.DeleteFunc(s.pending, func(p *watch) bool { return p == w })
+		s.pending = slices.DeleteFunc(s.pending, is)
 	}
 	s.f.metrics.watchers.Dec()
 	s.f.release([]*watch{w})
+}
+
+// finishMute ends a watch whose watcher gets no event that says so.
+func (s *Stream) finishMute(w *watch) {
+	s.finish(w)
+	if s.changes {
+		s.over = append(s.over, w.id)
+	}
 }
 
 // next is the next event of one watch: what history has, then what is live,
@@ -340,7 +368,7 @@ func (w *watch) show(e eventlog.Entry) (eventlog.Entry, bool) {
 
 // Close ends the stream. It may be called more than once.
 func (s *Stream) Close() {
-	rest := slices.DeleteFunc(s.all, func(w *watch) bool { return w.feed == nil })
+	rest := s.all
 	s.all, s.open = nil, 0
 	s.f.metrics.watchers.Sub(float64(len(rest)))
 	s.f.release(rest)
