@@ -48,9 +48,12 @@ func (l *Log) fold(ctx context.Context, id task.ID) error {
 	return nil
 }
 
+// reasonFolded is why a snapshot cannot tell what it folds in.
+const reasonFolded = "the answer is not text alone and too long to be kept whole; the end has it"
+
 // foldEvents adds events to a snapshot. Text of different fences is never
 // joined: a new fence begins with nothing. With a gap in it there is no text so
-// far, so it is a gap itself.
+// far, so it is a gap itself; and so it is when text is not all there was.
 func foldEvents(was Entry, entries []Entry) (Entry, error) {
 	sum := event.Event{Type: event.Snapshot}
 	if !was.ID.IsZero() {
@@ -67,8 +70,11 @@ func foldEvents(was Entry, entries []Entry) (Entry, error) {
 		if e.ID.Fence != sum.ID.Fence {
 			sum = event.Event{Type: event.Snapshot}
 		}
-		if e.Type == event.Gap {
+		switch {
+		case e.Type == event.Gap:
 			sum.Type, sum.Text, sum.Reason = event.Gap, "", e.Reason
+		case e.Choice != nil && sum.Type == event.Snapshot:
+			sum.Type, sum.Text, sum.Reason = event.Gap, "", reasonFolded
 		}
 		if sum.Type == event.Snapshot {
 			sum.Text += e.Text

@@ -43,6 +43,7 @@ type Event struct {
 	Attempt  int                `json:"attempt,omitempty"`  // started, restart
 	Text     string             `json:"text,omitempty"`     // delta: the piece; snapshot: all so far; restart: all there will be, if it is known
 	Index    int                `json:"index,omitempty"`    // delta: which choice
+	Choice   json.RawMessage    `json:"choice,omitempty"`   // delta: what the choice has besides its text
 	Usage    *task.Usage        `json:"usage,omitempty"`    // usage
 	Reason   string             `json:"reason,omitempty"`   // restart, gap, reconnect: why
 	Progress json.RawMessage    `json:"progress,omitempty"` // progress: the task kind's own

@@ -258,6 +258,27 @@ func TestTokensAreCoalescedInOrderWithoutHoles(t *testing.T) {
 	})
 }
 
+func TestWhatIsNoTextIsAnEventOfItsOwn(t *testing.T) {
+	inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, redis *attempttest.Redis) {
+		try := newTry(1, true)
+		r.Do(t.Context(), call(func(_ context.Context, items []backend.Item) []backend.Outcome {
+			for _, p := range []backend.Piece{
+				{Text: "a"}, {Text: "b"}, {Text: "c", Choice: []byte(`{"logprobs":{}}`)}, {Text: "d"}, {Choice: []byte(`{"delta":{}}`)}, {}, {Text: "e"},
+			} {
+				items[0].Emit(p)
+			}
+			return []backend.Outcome{attempttest.OK("abcde")}
+		}), []*attempt.Try{try})
+		var got []string
+		for _, e := range redis.Events(try.Task.ID)[1:] {
+			got = append(got, e.Text+string(e.Choice))
+		}
+		if diff := cmp.Diff([]string{"ab", `c{"logprobs":{}}`, "d", `{"delta":{}}`, "e"}, got); diff != "" {
+			t.Errorf("events (-want +got)\n%s", diff)
+		}
+	})
+}
+
 func TestTokensSurviveAnOutageAndALossOfRedis(t *testing.T) {
 	inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, redis *attempttest.Redis) {
 		try := newTry(1, true)

@@ -143,10 +143,10 @@ type window struct {
 
 // keep remembers an event, and forgets the oldest beyond the bound.
 func (w *window) keep(e event.Event) {
-	w.events, w.bytes = append(w.events, e), w.bytes+len(e.Text)
+	w.events, w.bytes = append(w.events, e), w.bytes+size(e)
 	n := 0
 	for ; w.bytes > bufferBytes; n++ {
-		w.bytes -= len(w.events[n].Text)
+		w.bytes -= size(w.events[n])
 		w.dropped = w.events[n].ID.Seq
 	}
 	clear(w.events[:n]) // let the texts go even if the array stays

@@ -2,6 +2,7 @@ package attempt
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -31,30 +32,40 @@ type Stream struct {
 }
 
 type piece struct {
-	index int
-	text  []byte
+	index  int
+	text   []byte
+	choice json.RawMessage // what is no text is an event of its own
 }
+
+// size is how many bytes of an answer an event has.
+func size(e event.Event) int { return len(e.Text) + len(e.Choice) }
 
 // Emit takes a piece of the answer. It never blocks.
 func (st *Stream) Emit(p backend.Piece) {
 	s := st.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st.ended || p.Text == "" {
+	if st.ended || p.Text == "" && p.Choice == nil {
 		return
 	}
-	if st.bytes += len(p.Text); st.bytes > bufferBytes {
+	if st.bytes += len(p.Text) + len(p.Choice); st.bytes > bufferBytes {
 		st.end(endOverflow)
 		return
 	}
-	if n := len(st.texts); n == 0 || st.texts[n-1].index != p.Index {
-		st.texts = append(st.texts, piece{index: p.Index})
-	}
-	last := &st.texts[len(st.texts)-1]
-	last.text = append(last.text, p.Text...)
+	st.gather(p)
 	if st.last.IsZero() || st.bytes >= flushBytes || time.Since(st.last) >= s.every {
 		s.nudge()
 	}
+}
+
+// gather joins a piece to the one before it, if both are nothing but text of
+// one choice.
+func (st *Stream) gather(p backend.Piece) {
+	if n := len(st.texts); n == 0 || st.texts[n-1].index != p.Index || p.Choice != nil || st.texts[n-1].choice != nil {
+		st.texts = append(st.texts, piece{index: p.Index, choice: p.Choice})
+	}
+	last := &st.texts[len(st.texts)-1]
+	last.text = append(last.text, p.Text...)
 }
 
 // Close lets the rest go out, without waiting for it.
@@ -112,7 +123,7 @@ func (st *Stream) cut(now time.Time) {
 		st.seq++
 		st.pending = append(st.pending, event.Event{
 			ID: event.ID{Fence: st.claim.Fence, Seq: st.seq}, Type: event.Delta, TaskID: st.claim.ID, At: now.UTC(),
-			Text: string(st.texts[i].text), Index: st.texts[i].index,
+			Text: string(st.texts[i].text), Index: st.texts[i].index, Choice: st.texts[i].choice,
 		})
 	}
 	st.texts, st.last = nil, now
@@ -134,7 +145,7 @@ func (st *Stream) answered(err error) bool {
 		return false
 	}
 	for _, e := range st.pending {
-		st.bytes -= len(e.Text)
+		st.bytes -= size(e)
 		st.sent.keep(e)
 	}
 	st.pending = nil

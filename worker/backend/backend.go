@@ -5,6 +5,7 @@ package backend
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/penstock/penstock/schema/event"
@@ -42,10 +43,15 @@ func (i Item) Context(call context.Context) context.Context {
 	return call
 }
 
-// Piece is one piece of an answer: valid UTF-8, never empty.
+// Piece is one piece of an answer: a text, something else, or both, in valid
+// UTF-8.
 type Piece struct {
 	Text  string
 	Index int // which choice
+
+	// Choice is what the choice has besides its text, as the OpenAI API has it in
+	// a stream: {"delta":{"tool_calls":[…]},"logprobs":{…}}. Nil: nothing.
+	Choice json.RawMessage
 }
 
 // Outcome is what became of one item: an output, or a *fault.Error.

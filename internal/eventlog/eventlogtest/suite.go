@@ -97,6 +97,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("nothing is written after the end", func(t *testing.T) { ends(t, open) })
 	t.Run("a long stream is folded into a snapshot", func(t *testing.T) { folds(t, open) })
 	t.Run("a snapshot never joins the text of two attempts", func(t *testing.T) { foldsApart(t, open) })
+	t.Run("what is not text alone is folded into a gap", func(t *testing.T) { foldsChoices(t, open) })
 	t.Run("a lost head is told", func(t *testing.T) { tellsLoss(t, open) })
 	t.Run("a watcher receives what is written after it is ready", func(t *testing.T) { watches(t, open) })
 	t.Run("one batch serves many tasks, each with its own outcome", func(t *testing.T) { batches(t, open) })
@@ -267,6 +268,24 @@ func foldsApart(t *testing.T, open Open) {
 	}
 	if want := "1\n2\n3\n4\n5\n6\n7\n8\n9\n"; got != want {
 		t.Errorf("text %q, want %q", got, want)
+	}
+}
+
+func foldsChoices(t *testing.T, open Open) {
+	b := setup(t, open, eventlog.Params{MaxLen: 8})
+	f := fence(t, 1, 0)
+	b.claim(t, f, 1)
+	called := event.Event{ID: event.ID{Fence: f, Seq: 1}, Type: event.Delta, TaskID: b.id, Choice: []byte(`{"delta":{"tool_calls":[]}}`)}
+	if err := b.log.Append(t.Context(), []eventlog.Append{{ID: b.id, Events: []event.Event{called}}})[0]; err != nil {
+		t.Fatal(err)
+	}
+	if events, _, err := b.log.Read(t.Context(), b.id, event.ID{}, 100); err != nil || string(events[1].Choice) != string(called.Choice) {
+		t.Fatalf("read %+v, %v", events, err)
+	}
+	b.append(t, f, 2, 12)
+	events, trimmed, err := b.log.Read(t.Context(), b.id, event.ID{}, 100)
+	if err != nil || trimmed || events[0].Type != event.Gap || events[0].Text != "" || events[0].Reason == "" {
+		t.Errorf("trimmed %t, %v, %+v", trimmed, err, events)
 	}
 }
 

@@ -24,7 +24,7 @@ type choice struct {
 	Message      *said  `json:"message"`
 	Delta        *said  `json:"delta"`
 
-	LogProbs json.RawMessage `json:"logprobs"`
+	LogProbs logprobs `json:"logprobs"`
 }
 
 type said struct {
@@ -78,7 +78,7 @@ func (c choice) text() string {
 // text alone would lose something.
 func (c choice) output(raw json.RawMessage) *task.Output {
 	out := &task.Output{Text: c.text(), FinishReason: c.FinishReason}
-	if c.Message != nil && c.Message.more() || len(c.LogProbs) > 0 && string(c.LogProbs) != "null" {
+	if c.Message != nil && c.Message.more() || c.LogProbs != nil {
 		out.Choices = mustJSON([]json.RawMessage{raw})
 	}
 	return out

@@ -95,6 +95,7 @@ type grown struct {
 	refusal   strings.Builder
 	finish    string
 	tools     []toolCall
+	logprobs  logprobs
 }
 
 // choicesOf is how many choices a task's answer has.
@@ -129,20 +130,28 @@ func (g *gathered) add(ans answer) error {
 		if c.FinishReason != "" {
 			to.finish = c.FinishReason
 		}
-		if c.Delta != nil {
-			to.addTools(c.Delta.ToolCalls)
-			to.reasoning.WriteString(c.Delta.reasoning())
-			to.refusal.WriteString(c.Delta.Refusal)
+		to.add(c)
+		p := backend.Piece{Text: c.text(), Index: c.Index, Choice: c.besides(raw)}
+		if p.Text == "" && p.Choice == nil {
+			continue
 		}
-		if text := c.text(); text != "" {
-			if g.firstToken == 0 {
-				g.firstToken = time.Since(g.began)
-			}
-			to.text.WriteString(text)
-			g.emit(backend.Piece{Text: text, Index: c.Index})
+		if g.firstToken == 0 {
+			g.firstToken = time.Since(g.began)
 		}
+		g.emit(p)
 	}
 	return nil
+}
+
+// add joins a piece to what the choice has so far.
+func (c *grown) add(piece choice) {
+	c.text.WriteString(piece.text())
+	c.logprobs = c.logprobs.plus(piece.LogProbs)
+	if d := piece.Delta; d != nil {
+		c.addTools(d.ToolCalls)
+		c.reasoning.WriteString(d.reasoning())
+		c.refusal.WriteString(d.Refusal)
+	}
 }
 
 // addTools joins the pieces of tool calls by their index.
@@ -179,7 +188,7 @@ func (g *gathered) complete() bool {
 func (g *gathered) output(k task.Kind) *task.Output {
 	first := g.choices[0]
 	out := &task.Output{Text: first.text.String(), FinishReason: first.finish}
-	if len(g.choices) == 1 && first.tools == nil && first.reasoning.Len()+first.refusal.Len() == 0 {
+	if len(g.choices) == 1 && first.tools == nil && first.logprobs == nil && first.reasoning.Len()+first.refusal.Len() == 0 {
 		return out
 	}
 	all := make([]any, len(g.choices))
@@ -192,7 +201,7 @@ func (g *gathered) output(k task.Kind) *task.Output {
 
 // whole is the choice as the protocol has it in an answer that is not streamed.
 func (c *grown) whole(index int, k task.Kind) map[string]any {
-	out := map[string]any{"index": index, "finish_reason": c.finish, "logprobs": nil}
+	out := map[string]any{"index": index, "finish_reason": c.finish, "logprobs": c.logprobs}
 	if k != task.Chat {
 		out["text"] = c.text.String()
 		return out

@@ -117,8 +117,9 @@ type call struct {
 	prompt string
 	inputs []string // an embedding's, or a prompt array's
 	tokens int
-	n      int  // choices for each prompt
-	base64 bool // embeddings as the protocol's SDKs ask for them
+	n      int    // choices for each prompt
+	base64 bool   // embeddings as the protocol's SDKs ask for them
+	tool   string // the function that is called instead of an answer; empty: none
 }
 
 func callOf(it backend.Item, tokens int) call {
@@ -129,6 +130,9 @@ func callOf(it backend.Item, tokens int) call {
 	c.base64 = string(t.Params["encoding_format"]) == `"base64"`
 	if c.prompt == "" && t.Payload.Messages != nil {
 		c.prompt = compact(t.Payload.Messages)
+	}
+	if c.kind == task.Chat {
+		c.tool = toolOf(t.Params, c.prompt)
 	}
 	for _, raw := range t.Payload.Inputs {
 		c.inputs = append(c.inputs, inputText(raw))
@@ -260,7 +264,7 @@ func (e *Engine) stream(ctx context.Context, c call, emit func(backend.Piece)) b
 			out.FirstToken = time.Since(began)
 		}
 		for index, tokens := range choices { // side by side, as engines do
-			emit(backend.Piece{Text: tokens[i], Index: index})
+			emit(c.piece(index, i, tokens[i]))
 		}
 	}
 	out.Output, out.Usage = c.answer()

@@ -144,6 +144,8 @@ type request struct {
 	MaxTokens json.RawMessage `json:"max_tokens"`
 	MaxNew    json.RawMessage `json:"max_completion_tokens"`
 	N         json.RawMessage `json:"n"`
+	Tools     json.RawMessage `json:"tools"`
+	Choice    json.RawMessage `json:"tool_choice"`
 	Encoding  json.RawMessage `json:"encoding_format"`
 	Stream    bool            `json:"stream"`
 	Options   struct {
@@ -219,6 +221,7 @@ func (q request) task(kind task.Kind, texts ...string) *task.Task {
 	t := &task.Task{Kind: kind, Model: q.Model, Stream: q.Stream, Params: task.Params{}}
 	for name, v := range map[string]json.RawMessage{
 		"max_tokens": q.MaxTokens, "max_completion_tokens": q.MaxNew, "n": q.N, "encoding_format": q.Encoding,
+		"tools": q.Tools, "tool_choice": q.Choice,
 	} {
 		if len(v) > 0 && string(v) != "null" {
 			t.Params[name] = v
@@ -262,8 +265,9 @@ type choice struct {
 }
 
 type message struct {
-	Role    string `json:"role,omitempty"`
-	Content string `json:"content"`
+	Role      string     `json:"role,omitempty"`
+	Content   string     `json:"content"`
+	ToolCalls []toolCall `json:"tool_calls,omitempty"`
 }
 
 type chatChoice struct {
@@ -318,7 +322,7 @@ func wholeChoices(kind task.Kind, out *task.Output) any {
 
 func wholeChoice(kind task.Kind, i int, text string, finish *string) any {
 	if kind == task.Chat {
-		return chatChoice{Index: i, Message: &message{"assistant", text}, FinishReason: finish}
+		return chatChoice{Index: i, Message: &message{Role: "assistant", Content: text}, FinishReason: finish}
 	}
 	return choice{i, text, finish}
 }
@@ -336,7 +340,7 @@ func (e *Engine) serveStream(w http.ResponseWriter, r *http.Request, req request
 		_ = rc.Flush()
 	}
 	item := backend.Item{Task: req.task(kind, texts...)}
-	item.Emit = func(p backend.Piece) { send(chunk(req.Model, kind, p.Index, p.Text, nil)) }
+	item.Emit = func(p backend.Piece) { send(pieceChunk(req.Model, kind, p)) }
 	out := e.run(r.Context(), []backend.Item{item})[0]
 	if out.Err != nil {
 		if began { // a broken stream ends without a word

@@ -70,16 +70,21 @@ func (c call) answer() (*task.Output, *task.Usage) {
 	if c.kind == task.Embedding {
 		return c.embed()
 	}
-	finish := "stop"
-	if c.tokens == 0 {
-		finish = "length"
-	}
+	finish := c.finish()
 	used, texts := 0, c.texts()
 	for _, prompt := range c.prompts() {
 		used += count(prompt)
 	}
 	out := &task.Output{Text: texts[0], FinishReason: finish}
-	if len(texts) > 1 {
+	switch {
+	case c.tool != "":
+		out.Text = ""
+		choices := make([]any, len(texts))
+		for i, text := range texts {
+			choices[i] = c.calling(i, text, &finish)
+		}
+		out.Choices = marshal(choices)
+	case len(texts) > 1:
 		choices := make([]any, len(texts))
 		for i, text := range texts {
 			choices[i] = wholeChoice(c.kind, i, text, &finish)
@@ -87,6 +92,17 @@ func (c call) answer() (*task.Output, *task.Usage) {
 		out.Choices = marshal(choices)
 	}
 	return out, usage(used, c.tokens*len(texts))
+}
+
+func (c call) finish() string {
+	switch {
+	case c.tokens == 0:
+		return "length"
+	case c.tool != "":
+		return "tool_calls"
+	default:
+		return "stop"
+	}
 }
 
 func (c call) prompts() []string {
