@@ -5,7 +5,6 @@ package poll
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -14,46 +13,32 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/lookup"
 	"github.com/penstock/penstock/internal/taskstore"
-	"github.com/penstock/penstock/resultsvc/lookup"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
-	"github.com/penstock/penstock/schema/terminal"
 )
 
 // Store is the projection: *taskstore.Store.
 type Store interface {
-	Get(ctx context.Context, id task.ID) (taskstore.Found, error)
+	lookup.Store
 	List(ctx context.Context, tenant string, f taskstore.Filter) (api.TaskList, error)
-	Params() taskstore.Params
-}
-
-// Waiter waits for the end of a task: *follow.Follower.
-type Waiter interface {
-	Wait(ctx context.Context, id task.ID) (*terminal.Terminal, uint8, error)
-}
-
-// Results brings large outputs back: *claimcheck.Desk. The error is of trouble
-// that may pass.
-type Results interface {
-	Task(ctx context.Context, view api.Task) (_ api.Task, release func(), err error)
 }
 
 // API serves the routes.
 type API struct {
-	store   Store
-	waiter  Waiter
-	results Results
-	ids     lookup.IDs
+	store Store
+	tasks *lookup.Reader
+	ids   lookup.IDs
 
 	draining context.Context // done once long polls must answer
 	drain    context.CancelFunc
 }
 
 // New returns the routes over a projection.
-func New(store Store, waiter Waiter, results Results, ids lookup.IDs) *API {
-	a := &API{store: store, waiter: waiter, results: results, ids: ids}
+func New(store Store, waiter lookup.Waiter, results lookup.Results, ids lookup.IDs) *API {
+	a := &API{store: store, tasks: lookup.NewReader(store, waiter, results), ids: ids}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	return a
 }
@@ -77,13 +62,9 @@ func (a *API) one(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	view, err := a.view(c.Request().Context(), id, wait)
+	view, release, err := a.tasks.Task(c.Request().Context(), id, wait, a.draining)
 	if err != nil {
 		return err
-	}
-	view, release, err := a.results.Task(c.Request().Context(), view)
-	if err != nil {
-		return lookup.Unavailable(err)
 	}
 	defer release()
 	return httpserver.OK(c, http.StatusOK, view)
@@ -105,48 +86,6 @@ func badQuery(param, format string, args ...any) error {
 	e := httpserver.Fail(fault.Malformed, format, args...)
 	e.Param = param
 	return e
-}
-
-func (a *API) view(ctx context.Context, id task.ID, wait time.Duration) (api.Task, error) {
-	found, err := a.store.Get(ctx, id)
-	if wait > 0 && found.Terminal == nil && !found.Expired && !a.store.Params().Gone(id, time.Now()) {
-		view, ended, waitErr := a.await(ctx, id, wait)
-		if ended || waitErr != nil {
-			return view, waitErr
-		}
-		found, err = a.store.Get(ctx, id)
-	}
-	if err != nil {
-		return api.Task{}, lookup.Unavailable(err)
-	}
-	if found.Expired {
-		return api.Task{}, lookup.Expired()
-	}
-	if !found.Known {
-		if err := lookup.Silence(a.store.Params(), id, found.CaughtUp, time.Now()); err != nil {
-			return api.Task{}, err
-		}
-	}
-	return found.View, nil
-}
-
-// await waits for the end. It reports false when the time is up or the server
-// drains: the caller then answers with what is known.
-func (a *API) await(ctx context.Context, id task.ID, wait time.Duration) (api.Task, bool, error) {
-	waiting, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	defer context.AfterFunc(a.draining, cancel)()
-	t, generation, err := a.waiter.Wait(waiting, id)
-	switch {
-	case err == nil:
-		return api.OfTerminal(t, generation), true, nil
-	case ctx.Err() != nil:
-		return api.Task{}, false, fmt.Errorf("wait for task: %w", context.Cause(ctx))
-	case waiting.Err() != nil:
-		return api.Task{}, false, nil
-	default:
-		return api.Task{}, false, err
-	}
 }
 
 // list answers GET /v1/tasks.

@@ -24,19 +24,12 @@ import (
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
-	"github.com/penstock/penstock/internal/taskstore"
-	"github.com/penstock/penstock/resultsvc/lookup"
+	"github.com/penstock/penstock/internal/lookup"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 )
-
-// Store is the projection: *taskstore.Store.
-type Store interface {
-	Briefs(ctx context.Context, ids []task.ID) ([]taskstore.Brief, error)
-	Params() taskstore.Params
-}
 
 // Params are the developer's choices; zero values are the defaults.
 type Params struct {
@@ -75,7 +68,7 @@ func (p Params) withDefaults() Params {
 
 // API serves the routes.
 type API struct {
-	store    Store
+	store    lookup.Briefs
 	follower *follow.Follower
 	ids      lookup.IDs
 	p        Params
@@ -92,7 +85,7 @@ type API struct {
 }
 
 // New returns the routes over a projection and a follower.
-func New(store Store, follower *follow.Follower, ids lookup.IDs, p Params, log *slog.Logger, reg prometheus.Registerer) *API {
+func New(store lookup.Briefs, follower *follow.Follower, ids lookup.IDs, p Params, log *slog.Logger, reg prometheus.Registerer) *API {
 	a := &API{
 		store: store, follower: follower, ids: ids, p: p.withDefaults(), log: log,
 		metrics: newMetrics(reg), open: map[string]int{},
@@ -216,39 +209,10 @@ func (a *API) check(ctx context.Context, p *plan) (over bool, err error) {
 	if a.draining.Err() != nil {
 		return false, lookup.Unavailable(errDraining)
 	}
-	ids := make([]task.ID, len(p.watches))
-	for i, w := range p.watches {
-		ids[i] = w.ID
+	if p.watches, err = lookup.Open(ctx, a.store, a.follower, p.watches); err != nil {
+		return false, err
 	}
-	briefs, err := a.store.Briefs(ctx, ids)
-	if err != nil {
-		return false, a.uncovered(ids, err)
-	}
-	open := p.watches[:0]
-	for i, w := range p.watches {
-		b := briefs[i]
-		if seen := w.After.Fence; seen.Terminal() && seen.Generation() >= b.State.Generation {
-			continue
-		}
-		expired := !b.State.Open() && !b.Ended
-		if expired || !b.Known && a.store.Params().Gone(w.ID, time.Now()) {
-			return false, lookup.Expired()
-		}
-		open = append(open, w)
-	}
-	p.watches = open
-	return len(open) == 0, nil
-}
-
-// uncovered is the trouble of a Redis that cannot be read, unless the log's own
-// end will bring every task's terminal.
-func (a *API) uncovered(ids []task.ID, err error) error {
-	for _, id := range ids {
-		if !a.follower.Covers(id) {
-			return lookup.Unavailable(err)
-		}
-	}
-	return nil
+	return len(p.watches) == 0, nil
 }
 
 // admit counts a stream in, or refuses it.
