@@ -108,6 +108,23 @@ func (e Entry) Event() (event.Event, error) {
 	return out, nil
 }
 
+// AppendJSON adds the event as clients get it, which is the stored JSON with the
+// id in it, without decoding it.
+func (e Entry) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":"`...)
+	b = append(b, e.ID.String()...)
+	b = append(b, '"')
+	rest := bytes.TrimLeft(e.Data, " \t\r\n")
+	if len(rest) < 2 || rest[0] != '{' {
+		return append(b, '}') // not an event of ours: its id is all there is to say
+	}
+	rest = bytes.TrimLeft(rest[1:], " \t\r\n")
+	if rest[0] != '}' {
+		b = append(b, ',')
+	}
+	return append(b, rest...)
+}
+
 // EntryOf encodes an event.
 func EntryOf(e event.Event) (Entry, error) {
 	id := e.ID

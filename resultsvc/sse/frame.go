@@ -1,7 +1,6 @@
 package sse
 
 import (
-	"bytes"
 	"strconv"
 	"time"
 
@@ -21,38 +20,29 @@ func appendFrame(b []byte, e eventlog.Entry, id string) []byte {
 	b = append(b, "event: "...)
 	b = appendLine(b, string(e.Type()))
 	b = append(b, "\ndata: "...)
-	b = appendData(b, e)
+	from := len(b)
+	b = e.AppendJSON(b)
+	oneLine(b[from:])
 	return append(b, "\n\n"...)
 }
 
-// appendData puts the id into the stored JSON without decoding it.
-func appendData(b []byte, e eventlog.Entry) []byte {
-	b = append(b, `{"id":"`...)
-	b = append(b, e.ID.String()...)
-	b = append(b, '"')
-	rest := bytes.TrimLeft(e.Data, " \t\r\n")
-	if len(rest) < 2 || rest[0] != '{' {
-		return append(b, '}') // not an event of ours: its id is all there is to say
-	}
-	rest = bytes.TrimLeft(rest[1:], " \t\r\n")
-	if rest[0] != '}' {
-		b = append(b, ',')
-	}
-	return appendLine(b, rest)
-}
-
-// appendLine adds text as part of one line: CR, LF and NUL end a line for some
-// reader or other. In JSON they can only stand between tokens, where a space
-// means the same.
-func appendLine[T string | []byte](b []byte, text T) []byte {
+// appendLine adds text as part of one line.
+func appendLine(b []byte, text string) []byte {
 	from := len(b)
 	b = append(b, text...)
-	for i := from; i < len(b); i++ {
-		if c := b[i]; c == '\n' || c == '\r' || c == 0 {
+	oneLine(b[from:])
+	return b
+}
+
+// oneLine keeps text on its line: CR, LF and NUL end one for some reader or
+// other. In JSON they can only stand between tokens, where a space means the
+// same.
+func oneLine(b []byte) {
+	for i, c := range b {
+		if c == '\n' || c == '\r' || c == 0 {
 			b[i] = ' '
 		}
 	}
-	return b
 }
 
 // pingFrame is a comment: it keeps proxies from closing a quiet connection.

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -25,6 +24,7 @@ import (
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/lookup"
+	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/fault"
@@ -78,17 +78,15 @@ type API struct {
 	recheck  echo.HandlerFunc // authenticates a request again
 	draining context.Context  // done once streams must end
 	drain    context.CancelFunc
-
-	mu   sync.Mutex
-	open map[string]int // streams per tenant
-	all  int
+	seats    *seats.Seats
 }
 
 // New returns the routes over a projection and a follower.
 func New(store lookup.Briefs, follower *follow.Follower, ids lookup.IDs, p Params, log *slog.Logger, reg prometheus.Registerer) *API {
+	p = p.withDefaults()
 	a := &API{
-		store: store, follower: follower, ids: ids, p: p.withDefaults(), log: log,
-		metrics: newMetrics(reg), open: map[string]int{},
+		store: store, follower: follower, ids: ids, p: p, log: log,
+		metrics: newMetrics(reg), seats: seats.New(seats.Params{All: p.Streams, PerTenant: p.PerTenant}),
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	return a
@@ -217,28 +215,12 @@ func (a *API) check(ctx context.Context, p *plan) (over bool, err error) {
 
 // admit counts a stream in, or refuses it.
 func (a *API) admit(tenant string) (release func(), err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.all >= a.p.Streams || a.open[tenant] >= a.p.PerTenant {
-		e := httpserver.Fail(fault.Throttled, "too many open streams: close some, or watch several tasks over one with /v1/events")
-		e.RetryAfter = time.Second
-		if a.all >= a.p.Streams {
-			e.Status = http.StatusServiceUnavailable
-		}
-		return nil, e
+	leave, err := a.seats.Take(tenant, "streams", "close some, or watch several tasks over one with /v1/events")
+	if err != nil {
+		return nil, err
 	}
-	a.all++
-	a.open[tenant]++
 	a.metrics.subscribers.Inc()
-	return func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.all--
-		if a.open[tenant]--; a.open[tenant] == 0 {
-			delete(a.open, tenant)
-		}
-		a.metrics.subscribers.Dec()
-	}, nil
+	return func() { a.metrics.subscribers.Dec(); leave() }, nil
 }
 
 // begin sends the head.
@@ -312,7 +294,7 @@ func (a *API) pump(ctx context.Context, c echo.Context, s *follow.Stream, w *wri
 		}
 		switch {
 		case err == nil:
-			e, release, err := a.whole(ctx, it.Entry)
+			e, release, err := a.p.Results.Event(ctx, it.Entry)
 			if err != nil {
 				return endReconnect, errors.Join(err, w.goodbye("results"))
 			}
