@@ -11,6 +11,10 @@
 // day and returns a new reference, so a reference's life always begins when it
 // is given out, and no Put can race with the Sweep of an older copy. Who must
 // keep a reference for longer asks Renew for a younger one.
+//
+// Some contents have an owner who knows how long they live: Keep files them under
+// the day on which that ends, each by a name of its own, and Remove may take one
+// away before. Nothing else ever deletes by name.
 package blob
 
 import (
@@ -19,7 +23,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,16 +44,18 @@ var (
 	ErrRef = errors.New("not a blob reference")
 )
 
-// keeper is one technology. Keys are made by keyOf and checked by dayOf.
+// keeper is one technology. Keys are made and checked by a place.
 type keeper interface {
-	// put keeps what the meter reads and returns its reference of that day.
-	put(ctx context.Context, day string, content *meter) (task.Ref, error)
+	// put keeps what the meter reads and returns its reference at that place.
+	put(ctx context.Context, at place, content *meter) (task.Ref, error)
 	open(ctx context.Context, key string) (io.ReadCloser, error)
-	// copy keeps the blob on another day as well.
-	copy(ctx context.Context, ref task.Ref, day string) (task.Ref, error)
-	days(ctx context.Context) ([]string, error)
-	// drop deletes a day; another process may be doing the same.
-	drop(ctx context.Context, day string) (Swept, error)
+	// copy keeps the blob at another place as well.
+	copy(ctx context.Context, ref task.Ref, at place) (task.Ref, error)
+	// remove deletes one blob; that it is not there is ErrNotFound.
+	remove(ctx context.Context, key string) error
+	shelves(ctx context.Context) ([]shelf, error)
+	// drop deletes a shelf; another process may be doing the same.
+	drop(ctx context.Context, s shelf) (Swept, error)
 	// check reports whether blobs can be put now.
 	check(ctx context.Context) error
 }
@@ -72,8 +77,44 @@ type Store struct {
 // twice instead of being buffered on disk, where the technology needs the hash
 // in advance.
 func (s *Store) Put(ctx context.Context, r io.Reader, limit int64) (task.Ref, error) {
+	return s.put(ctx, place{shelf: putOn(time.Now())}, r, limit)
+}
+
+// Keep stores everything r has as Put does, until the end of the UTC day that
+// holds until. Name is that of its owner's record: 1 to 64 of a-z, 0-9, '-' and
+// '_', never given to another content, so that two owners of one content share
+// nothing and either may Remove theirs. It is in the key, so it is no secret.
+func (s *Store) Keep(ctx context.Context, name string, until time.Time, r io.Reader, limit int64) (task.Ref, error) {
+	if !isName(name) {
+		return task.Ref{}, fmt.Errorf("%w: name %.128q", ErrRef, name)
+	}
+	return s.put(ctx, place{keptUntil(until), name}, r, limit)
+}
+
+// Remove deletes what Keep stored. Once it returned nil the content is gone, also
+// if it was before. A reference of Put is refused: others may hold the same.
+func (s *Store) Remove(ctx context.Context, ref task.Ref) error {
+	at, err := placeOf(ref)
+	if err != nil {
+		return err
+	}
+	if !at.shelf.kept {
+		return fmt.Errorf("%w: key %.128q is not one that was kept", ErrRef, ref.Key)
+	}
+	err = s.k.remove(ctx, ref.Key)
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	s.m.did(opRemove, ref.Bytes, err)
+	if err != nil {
+		return fmt.Errorf("remove blob %s: %w", ref.Key, err)
+	}
+	return nil
+}
+
+func (s *Store) put(ctx context.Context, at place, r io.Reader, limit int64) (task.Ref, error) {
 	content := newMeter(ctx, r, limit)
-	ref, err := s.k.put(ctx, dayAt(time.Now()), content)
+	ref, err := s.k.put(ctx, at, content)
 	switch {
 	case content.err != nil: // also ErrTooLarge: the reader's end, not the store's
 		ref, err = task.Ref{}, fmt.Errorf("read content of blob: %w", content.err)
@@ -88,7 +129,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, limit int64) (task.Ref, er
 // instead of io.EOF if hash or size differ from the reference's: nothing that
 // was read counts before io.EOF. A store that breaks off is ErrUnavailable.
 func (s *Store) Open(ctx context.Context, ref task.Ref) (io.ReadCloser, error) {
-	if _, err := dayOf(ref); err != nil {
+	if _, err := placeOf(ref); err != nil {
 		return nil, err
 	}
 	content, err := s.k.open(ctx, ref.Key)
@@ -120,15 +161,15 @@ func (s *Store) Bytes(ctx context.Context, ref task.Ref, limit int64) ([]byte, e
 // Renew returns a reference to the same content whose life begins now. The old
 // one stays good for the rest of its own.
 func (s *Store) Renew(ctx context.Context, ref task.Ref) (task.Ref, error) {
-	day, err := dayOf(ref)
+	at, err := placeOf(ref)
 	if err != nil {
 		return task.Ref{}, err
 	}
-	today := dayAt(time.Now())
-	if day == today {
+	today := putOn(time.Now())
+	if at.shelf == today {
 		return ref, nil
 	}
-	renewed, err := s.k.copy(ctx, ref, today)
+	renewed, err := s.k.copy(ctx, ref, place{shelf: today})
 	s.m.did(opRenew, ref.Bytes, err)
 	if err != nil {
 		return task.Ref{}, fmt.Errorf("renew blob %s: %w", ref.Key, err)
@@ -138,27 +179,3 @@ func (s *Store) Renew(ctx context.Context, ref task.Ref) (task.Ref, error) {
 
 // Check reports whether blobs can be put now.
 func (s *Store) Check(ctx context.Context) error { return s.k.check(ctx) }
-
-// day is how a day is written in a key.
-const dayLayout = "2006-01-02"
-
-func dayAt(t time.Time) string { return t.UTC().Format(dayLayout) }
-
-// keyOf is the name of a content in the store. Two digits of the hash keep
-// directories small.
-func keyOf(day, hash string) string { return day + "/" + hash[:2] + "/" + hash }
-
-// hashLength is that of SHA-256 in hex.
-const hashLength = 64
-
-// dayOf checks a reference and returns its day. References come from records,
-// which strangers may have written: nothing else reaches a path or a bucket.
-func dayOf(ref task.Ref) (string, error) {
-	day, _, _ := strings.Cut(ref.Key, "/")
-	_, err := time.Parse(dayLayout, day)
-	hex := len(ref.SHA256) == hashLength && strings.Trim(ref.SHA256, "0123456789abcdef") == ""
-	if err != nil || !hex || ref.Bytes < 0 || ref.Key != keyOf(day, ref.SHA256) {
-		return "", fmt.Errorf("%w: key %.128q", ErrRef, ref.Key)
-	}
-	return day, nil
-}

@@ -13,8 +13,8 @@ import (
 	"github.com/penstock/penstock/schema/task"
 )
 
-// dir keeps blobs as files: root/<day>/<two digits>/<hash>. A file appears under
-// its name only when it is whole and synced.
+// dir keeps blobs as files: root/<shelf>/<box>/<hash>. A file appears under its
+// name only when it is whole and synced.
 type dir struct{ root string }
 
 const (
@@ -30,7 +30,7 @@ const (
 	fileMode = 0o640
 )
 
-func (d *dir) put(_ context.Context, day string, content *meter) (ref task.Ref, err error) {
+func (d *dir) put(_ context.Context, at place, content *meter) (ref task.Ref, err error) {
 	if err := d.prepare(); err != nil {
 		return ref, away(err)
 	}
@@ -46,7 +46,7 @@ func (d *dir) put(_ context.Context, day string, content *meter) (ref task.Ref, 
 	if err := fill(f, content); err != nil {
 		return ref, away(err)
 	}
-	ref = content.ref(day)
+	ref = content.ref(at)
 	return ref, away(d.place(f.Name(), ref.Key))
 }
 
@@ -122,21 +122,30 @@ func (d *dir) missing(err error) error {
 }
 
 // copy checks what it copies: a damaged blob does not live on.
-func (d *dir) copy(ctx context.Context, ref task.Ref, day string) (task.Ref, error) {
+func (d *dir) copy(ctx context.Context, ref task.Ref, at place) (task.Ref, error) {
 	content, err := d.open(ctx, ref.Key)
 	if err != nil {
 		return task.Ref{}, err
 	}
 	defer content.Close()
 	checked := newMeter(ctx, newVerifier(content, ref, func(error) {}), ref.Bytes)
-	renewed, err := d.put(ctx, day, checked)
+	renewed, err := d.put(ctx, at, checked)
 	if checked.err != nil {
 		return task.Ref{}, checked.err
 	}
 	return renewed, err
 }
 
-func (d *dir) days(context.Context) ([]string, error) {
+// remove syncs too: who was told that it is gone must not find it again.
+func (d *dir) remove(_ context.Context, key string) error {
+	path := filepath.Join(d.root, filepath.FromSlash(key))
+	if err := os.Remove(path); err != nil {
+		return d.missing(err)
+	}
+	return away(syncDir(filepath.Dir(path)))
+}
+
+func (d *dir) shelves(context.Context) ([]shelf, error) {
 	entries, err := os.ReadDir(d.root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // nothing was put yet
@@ -144,10 +153,10 @@ func (d *dir) days(context.Context) ([]string, error) {
 	if err != nil {
 		return nil, away(err)
 	}
-	var out []string
+	var out []shelf
 	for _, e := range entries {
-		if _, err := time.Parse(dayLayout, e.Name()); err == nil && e.IsDir() {
-			out = append(out, e.Name())
+		if s, ok := parseShelf(e.Name()); ok && e.IsDir() {
+			out = append(out, s)
 		}
 	}
 	return out, d.tidy()
@@ -175,9 +184,9 @@ func (d *dir) tidy() error {
 	return nil
 }
 
-func (d *dir) drop(ctx context.Context, day string) (Swept, error) {
+func (d *dir) drop(ctx context.Context, old shelf) (Swept, error) {
 	var s Swept
-	root := filepath.Join(d.root, day)
+	root := filepath.Join(d.root, old.String())
 	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // another sweeper was faster

@@ -49,8 +49,8 @@ func (m *meter) fail(err error) error {
 
 func (m *meter) sum() string { return hex.EncodeToString(m.hash.Sum(nil)) }
 
-// ref is the reference of what was read, filed under a day.
-func (m *meter) ref(day string) task.Ref {
+// ref is the reference of what was read, at a place.
+func (m *meter) ref(at place) task.Ref {
 	sum := m.sum()
-	return task.Ref{Key: keyOf(day, sum), SHA256: sum, Bytes: m.n}
+	return task.Ref{Key: at.key(sum), SHA256: sum, Bytes: m.n}
 }

@@ -8,7 +8,7 @@ import (
 
 // Operations and outcomes: closed sets, registered at zero.
 const (
-	opPut, opOpen, opRenew, opSweep = "put", "open", "renew", "sweep"
+	opPut, opOpen, opRenew, opRemove, opSweep = "put", "open", "renew", "remove", "sweep"
 
 	outcomeOK, outcomeFailed = "ok", "failed"
 )
@@ -32,7 +32,7 @@ func newMetrics(p Params) *metrics {
 			Name: ns + "blob_operations_total", Help: "What was asked of the blob store, by how it ended.",
 		}, []string{"operation", "outcome"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: ns + "blob_bytes_total", Help: "Content that was put, opened, renewed or swept.",
+			Name: ns + "blob_bytes_total", Help: "Content that was put, opened, renewed, removed or swept.",
 		}, []string{"operation"}),
 		blobsSwept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: ns + "blobs_swept_total", Help: "Blobs deleted because of their age.",
@@ -41,7 +41,7 @@ func newMetrics(p Params) *metrics {
 			Name: ns + "blob_last_sweep_timestamp_seconds", Help: "When a sweep last ended without an error; 0 if none has here.",
 		}),
 	}
-	for _, op := range []string{opPut, opOpen, opRenew, opSweep} {
+	for _, op := range []string{opPut, opOpen, opRenew, opRemove, opSweep} {
 		m.bytes.WithLabelValues(op)
 		m.operations.WithLabelValues(op, outcomeOK)
 		m.operations.WithLabelValues(op, outcomeFailed)

@@ -6,14 +6,13 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/penstock/penstock/schema/task"
 )
 
-// bucket keeps blobs as objects: <prefix><day>/<two digits>/<hash>.
+// bucket keeps blobs as objects: <prefix><shelf>/<box>/<hash>.
 type bucket struct {
 	cl     *minio.Client
 	name   string
@@ -26,13 +25,13 @@ const (
 	uploads = 2
 )
 
-func (b *bucket) put(ctx context.Context, day string, content *meter) (task.Ref, error) {
+func (b *bucket) put(ctx context.Context, at place, content *meter) (task.Ref, error) {
 	body, done, err := rewound(content)
 	if err != nil {
 		return task.Ref{}, away(err)
 	}
 	defer done()
-	ref := content.ref(day)
+	ref := content.ref(at)
 	_, err = b.cl.PutObject(ctx, b.name, b.prefix+ref.Key, body, ref.Bytes, minio.PutObjectOptions{
 		ContentType: "application/octet-stream", PartSize: part, NumThreads: uploads,
 	})
@@ -79,34 +78,38 @@ func (b *bucket) open(ctx context.Context, key string) (io.ReadCloser, error) {
 }
 
 // copy is the service's own work: no content comes here. It takes up to 5 GiB.
-func (b *bucket) copy(ctx context.Context, ref task.Ref, day string) (task.Ref, error) {
+func (b *bucket) copy(ctx context.Context, ref task.Ref, at place) (task.Ref, error) {
 	renewed := ref
-	renewed.Key = keyOf(day, ref.SHA256)
+	renewed.Key = at.key(ref.SHA256)
 	_, err := b.cl.CopyObject(ctx,
 		minio.CopyDestOptions{Bucket: b.name, Object: b.prefix + renewed.Key},
 		minio.CopySrcOptions{Bucket: b.name, Object: b.prefix + ref.Key})
 	return renewed, b.fault(err)
 }
 
-func (b *bucket) days(ctx context.Context) ([]string, error) {
-	var out []string
+func (b *bucket) remove(ctx context.Context, key string) error {
+	return b.fault(b.cl.RemoveObject(ctx, b.name, b.prefix+key, minio.RemoveObjectOptions{}))
+}
+
+func (b *bucket) shelves(ctx context.Context) ([]shelf, error) {
+	var out []shelf
 	for o := range b.cl.ListObjectsIter(ctx, b.name, minio.ListObjectsOptions{Prefix: b.prefix}) {
 		if o.Err != nil {
 			return nil, b.fault(o.Err)
 		}
-		day := strings.TrimSuffix(strings.TrimPrefix(o.Key, b.prefix), "/")
-		if _, err := time.Parse(dayLayout, day); err == nil {
-			out = append(out, day)
+		if s, ok := parseShelf(strings.TrimSuffix(strings.TrimPrefix(o.Key, b.prefix), "/")); ok {
+			out = append(out, s)
 		}
 	}
 	return out, nil
 }
 
-func (b *bucket) drop(ctx context.Context, day string) (Swept, error) {
+func (b *bucket) drop(ctx context.Context, over shelf) (Swept, error) {
 	var s Swept
+	prefix := b.prefix + over.String() + "/"
 	var listing error
 	old := func(yield func(minio.ObjectInfo) bool) {
-		for o := range b.cl.ListObjectsIter(ctx, b.name, minio.ListObjectsOptions{Prefix: b.prefix + day + "/", Recursive: true}) {
+		for o := range b.cl.ListObjectsIter(ctx, b.name, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
 			if listing = o.Err; listing != nil || !yield(o) {
 				return
 			}
@@ -125,13 +128,13 @@ func (b *bucket) drop(ctx context.Context, day string) (Swept, error) {
 	if listing != nil {
 		return s, b.fault(listing)
 	}
-	return s, b.abandon(ctx, day)
+	return s, b.abandon(ctx, prefix)
 }
 
 // abandon ends uploads in parts that a killed process left unfinished: they
 // take room and no listing shows them.
-func (b *bucket) abandon(ctx context.Context, day string) error {
-	for u := range b.cl.ListIncompleteUploads(ctx, b.name, b.prefix+day+"/", true) {
+func (b *bucket) abandon(ctx context.Context, prefix string) error {
+	for u := range b.cl.ListIncompleteUploads(ctx, b.name, prefix, true) {
 		if u.Err != nil {
 			return b.fault(u.Err)
 		}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,20 +16,21 @@ type Swept struct {
 	Bytes int64
 }
 
-// Sweep deletes the blobs whose day was over for at least so long. Nothing else
-// is asked, so it is safe in several processes at once and needs no list of
-// references: olderThan must cover the longest life of a record that may hold
-// one. On error some may be deleted; the next Sweep goes on.
+// Sweep deletes the blobs whose day was over for at least so long, and those
+// that were kept until a day that is over. Nothing else is asked, so it is safe in
+// several processes at once and needs no list of references: olderThan must cover
+// the longest life of a record that may hold one. On error some may be deleted;
+// the next Sweep goes on.
 func (s *Store) Sweep(ctx context.Context, olderThan time.Duration) (Swept, error) {
 	var all Swept
-	days, err := s.k.days(ctx)
-	slices.Sort(days)
+	shelves, err := s.k.shelves(ctx)
+	slices.SortFunc(shelves, func(a, b shelf) int { return strings.Compare(a.day, b.day) })
 	errs := []error{err}
-	for _, day := range days {
-		if began, err := time.Parse(dayLayout, day); err != nil || time.Since(began) < 24*time.Hour+olderThan {
+	for _, old := range shelves {
+		if !old.over(time.Now(), olderThan) {
 			continue
 		}
-		swept, err := s.k.drop(ctx, day)
+		swept, err := s.k.drop(ctx, old)
 		all.Blobs, all.Bytes = all.Blobs+swept.Blobs, all.Bytes+swept.Bytes
 		errs = append(errs, err)
 	}

@@ -44,6 +44,9 @@ func Run(t *testing.T, open func(t *testing.T) World) {
 		"old blobs are swept by their age alone":                          sweep,
 		"a renewed reference outlives the sweep of the old one":           renew,
 		"renewing a blob that is not there says so":                       renewNothing,
+		"a kept blob lives until its day is over, however old others are": keep,
+		"a kept blob is its owner's alone and may be removed":             remove,
+		"a name that could lead elsewhere keeps nothing":                  keepNames,
 		"many may put the same content at once":                           concurrent,
 		"a large content is not held in memory":                           bounded,
 		"a context that ends is told as such":                             cancelled,
@@ -287,6 +290,68 @@ func renewNothing(t *testing.T, w World) {
 	if _, err := w.Store.Renew(t.Context(), refOf(time.Now().Add(-day), content(2))); !errors.Is(err, blob.ErrNotFound) {
 		t.Errorf("got %v, want ErrNotFound", err)
 	}
+}
+
+func (w World) keep(t *testing.T, name string, until time.Time, b []byte) task.Ref {
+	t.Helper()
+	ref, err := w.Store.Keep(t.Context(), name, until, stream{bytes.NewReader(b)}, int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+func keep(t *testing.T, w World) {
+	now, b := time.Now(), content(4000)
+	past := w.keep(t, "file-past", now.Add(-2*day), b)
+	today := w.keep(t, "file-today", now, b)
+	later := w.keep(t, "file-later", now.Add(30*day), b)
+	w.expect(t, past, b)
+	if swept, err := w.Store.Sweep(t.Context(), 40*day); err != nil || swept != (blob.Swept{Blobs: 1, Bytes: 4000}) {
+		t.Errorf("swept %+v, %v, want the one whose time is over", swept, err)
+	}
+	w.gone(t, past)
+	w.expect(t, today, b)
+	w.expect(t, later, b)
+	if _, err := w.Store.Keep(t.Context(), "file-large", now, bytes.NewReader(b), 3999); !errors.Is(err, blob.ErrTooLarge) {
+		t.Errorf("over the limit: %v, want ErrTooLarge", err)
+	}
+	renewed, err := w.Store.Renew(t.Context(), later)
+	if err != nil || renewed != refOf(now, b) {
+		t.Errorf("renewed as %+v, %v", renewed, err)
+	}
+}
+
+func remove(t *testing.T, w World) {
+	until, b := time.Now().Add(day), content(700)
+	mine, yours, put := w.keep(t, "file-mine", until, b), w.keep(t, "file-yours", until, b), w.put(t, b)
+	for range 2 { // the second time it is gone already
+		if err := w.Store.Remove(t.Context(), mine); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.gone(t, mine)
+	w.expect(t, yours, b)
+	if err := w.Store.Remove(t.Context(), put); !errors.Is(err, blob.ErrRef) {
+		t.Errorf("remove of what others may hold: %v, want ErrRef", err)
+	}
+	w.expect(t, put, b)
+}
+
+func keepNames(t *testing.T, w World) {
+	b := content(9)
+	ref := w.keep(t, "file-1", time.Now(), b)
+	for _, name := range []string{"", "..", ".", "a/b", "A", "ä", strings.Repeat("x", 65)} {
+		if _, err := w.Store.Keep(t.Context(), name, time.Now(), bytes.NewReader(b), 9); !errors.Is(err, blob.ErrRef) {
+			t.Errorf("name %q: %v, want ErrRef", name, err)
+		}
+		bad := ref
+		bad.Key = strings.Replace(ref.Key, "file-1", name, 1)
+		if err := w.Store.Remove(t.Context(), bad); !errors.Is(err, blob.ErrRef) {
+			t.Errorf("reference to %q: %v, want ErrRef", name, err)
+		}
+	}
+	w.expect(t, ref, b)
 }
 
 func concurrent(t *testing.T, w World) {
