@@ -223,19 +223,9 @@ func (a *API) admit(tenant string) (release func(), err error) {
 	return func() { a.metrics.subscribers.Dec(); leave() }, nil
 }
 
-// begin sends the head.
-func begin(c echo.Context) error {
-	h := c.Response().Header()
-	h.Set(echo.HeaderContentType, "text/event-stream")
-	h.Set(echo.HeaderCacheControl, "no-cache, no-transform")
-	h.Set("X-Accel-Buffering", "no")
-	c.Response().WriteHeader(http.StatusOK)
-	return http.NewResponseController(c.Response()).Flush()
-}
-
 // comeBack answers a reconnecting client in trouble: 200, a wait, the end.
 func (a *API) comeBack(c echo.Context) error {
-	if err := begin(c); err != nil {
+	if err := httpserver.BeginStream(c); err != nil {
 		return nil //nolint:nilerr // the client went away
 	}
 	_, _ = c.Response().Write(append(appendRetry(nil, comeBackWait()), '\n'))
@@ -262,10 +252,10 @@ func (a *API) stream(c echo.Context, p *plan) error {
 		return err
 	}
 	defer s.Close()
-	if err := begin(c); err != nil {
+	if err := httpserver.BeginStream(c); err != nil {
 		return nil //nolint:nilerr // the client went away
 	}
-	w := &writer{to: c.Response(), control: http.NewResponseController(c.Response()), timeout: a.p.WriteTimeout}
+	w := &writer{to: httpserver.NewStreamWriter(c, a.p.WriteTimeout)}
 	end, err := a.pump(ctx, c, s, w, p)
 	if err != nil {
 		a.log.DebugContext(ctx, "event stream ended", "end", end, "err", err)
@@ -353,10 +343,8 @@ func (p *plan) idOf(it follow.Item, now time.Time) string {
 
 // writer writes frames, each in one write with its own deadline.
 type writer struct {
-	to      io.Writer
-	control *http.ResponseController
-	timeout time.Duration
-	buf     []byte
+	to  httpserver.StreamWriter
+	buf []byte
 }
 
 func (w *writer) event(e eventlog.Entry, id string) error {
@@ -377,22 +365,10 @@ func (w *writer) goodbye(reason string) error {
 // keepBuffer is the largest buffer kept between frames.
 const keepBuffer = 64 << 10
 
-// slowest is the pace, in bytes a second, at which a client must take what is
-// larger than one event of tokens.
-const slowest = 1 << 20
-
 func (w *writer) send() error {
-	// A recorder in a test has no deadlines; a real connection always has.
-	patience := w.timeout + time.Duration(len(w.buf)/slowest)*time.Second
-	if err := w.control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	_, err := w.to.Write(w.buf)
+	err := w.to.Send(w.buf)
 	if cap(w.buf) > keepBuffer {
 		w.buf = nil
 	}
-	if err != nil {
-		return err
-	}
-	return w.control.Flush()
+	return err
 }
