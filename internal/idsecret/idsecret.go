@@ -1,5 +1,5 @@
 // Package idsecret is the one setting that every service which makes or checks
-// task ids must share: the secret that signs them.
+// task ids, or signs webhooks, must share: the secret that signs them.
 package idsecret
 
 import (
@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/schema/task"
 )
@@ -34,7 +35,19 @@ func (c Config) Minter(listen string) (*task.Minter, error) {
 	if c.ID == Dev && auth.CheckBind(auth.Dev{}, listen) != nil {
 		return nil, fmt.Errorf("id_secret: the development secret is public; set a secret of your own to listen on %s", listen)
 	}
-	var retired []task.Secret
+	current, retired, err := c.secrets()
+	m, minterErr := task.NewMinter(current, retired...)
+	return m, errors.Join(err, minterErr)
+}
+
+// WebhookKeys returns what signs webhooks. It is for a service that has a
+// Minter, which checks the secrets.
+func (c Config) WebhookKeys() (*callback.Keys, error) {
+	current, retired, err := c.secrets()
+	return callback.NewKeys(current, retired...), err
+}
+
+func (c Config) secrets() (current task.Secret, retired []task.Secret, err error) {
 	var errs []error
 	for i, text := range c.Retired {
 		number, key, found := strings.Cut(text.Reveal(), ":")
@@ -45,6 +58,5 @@ func (c Config) Minter(listen string) (*task.Minter, error) {
 		}
 		retired = append(retired, task.Secret{Number: uint8(n), Key: []byte(key)})
 	}
-	m, err := task.NewMinter(task.Secret{Number: c.Number, Key: []byte(c.ID.Reveal())}, retired...)
-	return m, errors.Join(append(errs, err)...)
+	return task.Secret{Number: c.Number, Key: []byte(c.ID.Reveal())}, retired, errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/idsecret"
 )
@@ -50,5 +51,31 @@ func TestFaultsNameTheSettingAndHideTheSecret(t *testing.T) {
 		if _, err := c.Minter(":1"); err == nil || strings.Contains(err.Error(), canary) || !strings.Contains(err.Error(), "secret") {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+func TestRotatedSecretsStillSignWebhooks(t *testing.T) {
+	t.Parallel()
+	before, err := idsecret.Config{ID: "the secret before", Number: 1}.WebhookKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := idsecret.Config{ID: "the secret after it", Number: 2, Retired: []config.Secret{"1:the secret before"}}.WebhookKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Secret("acme") == after.Secret("acme") {
+		t.Error("the secret did not rotate")
+	}
+	h, err := after.Sign("acme", "evt_1", time.Now(), []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := callback.NewVerifier(before.Secret("acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Verify(h, []byte("{}")); err != nil {
+		t.Errorf("a receiver that has not heard of the rotation: %v", err)
 	}
 }

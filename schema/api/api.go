@@ -21,6 +21,7 @@ const (
 	MaxName          = 256     // model, session_id, ordering_key, idempotency key
 	MaxWatched       = 1000    // tasks on one GET /v1/events
 	MaxList          = 200     // tasks on one page
+	MaxWebhookURL    = 2 << 10 // webhook.url
 	MaxWait          = 60 * time.Second
 	DefaultDeadline  = 24 * time.Hour
 	InteractiveLimit = 10 * time.Minute // default deadline of class interactive
