@@ -47,11 +47,15 @@ type Config struct {
 	TasksPerSecond float64      `koanf:"tasks_per_second" usage:"rate of tasks per tenant and process; 0: no limit"`
 	TasksBurst     int          `koanf:"tasks_burst" usage:"tasks a tenant may submit at once"`
 	InFlightBytes  config.Bytes `koanf:"in_flight_bytes" usage:"bytes of request bodies in flight per tenant; 0: no limit"`
+	KeyQueueLimit  int          `koanf:"key_queue_limit" usage:"tasks of a tenant that may wait behind one ordering key; 0: no limit"`
 	BacklogCheck   bool         `koanf:"backlog_check" usage:"refuse tasks while the oldest unfinished one is past 80 % of max_task_age"`
 
 	Sweep     bool          `koanf:"sweep" usage:"end expired tasks that no worker meets"`
 	SweepScan time.Duration `koanf:"sweep_scan" usage:"how often the log is looked through for open tasks that Redis does not know"`
 }
+
+// maxKeyQueue bounds what is looked at, in one question, when a queue is full.
+const maxKeyQueue = 10_000
 
 // DefaultConfig is a service on loopback beside a local Kafka and Redis.
 func DefaultConfig() Config {
@@ -66,6 +70,7 @@ func DefaultConfig() Config {
 		BufferBytes:   64 << 20,
 		TasksBurst:    1000,
 		InFlightBytes: 256 << 20,
+		KeyQueueLimit: 1000,
 		BacklogCheck:  true,
 		Sweep:         true,
 		SweepScan:     10 * time.Second,
@@ -96,6 +101,7 @@ func (c *Config) Validate() error {
 	fault(c.BufferBytes < 1<<20, "buffer_bytes: must be at least 1MiB")
 	fault(c.TasksPerSecond < 0 || c.InFlightBytes < 0, "tasks_per_second, in_flight_bytes: must not be negative")
 	fault(c.TasksPerSecond > 0 && c.TasksBurst < 1, "tasks_burst: must be at least 1 where tasks_per_second is set")
+	fault(c.KeyQueueLimit < 0 || c.KeyQueueLimit > maxKeyQueue, "key_queue_limit: must be between 0 and %d", maxKeyQueue)
 	fault(c.SweepScan < time.Second, "sweep_scan: must be at least 1s")
 	return errors.Join(errs...)
 }

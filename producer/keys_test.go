@@ -12,3 +12,10 @@ type keys struct{}
 func (keys) Authenticate(context.Context, string) (auth.Principal, error) {
 	return auth.Principal{}, auth.ErrUnauthenticated
 }
+
+// acme lets everybody in as one tenant, whom the limits hold.
+type acme struct{}
+
+func (acme) Authenticate(context.Context, string) (auth.Principal, error) {
+	return auth.Principal{Tenant: "acme", Scopes: []string{auth.ScopeAll}}, nil
+}

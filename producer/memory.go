@@ -16,6 +16,7 @@ type memory struct{ *taskstore.Store }
 
 var (
 	_ ingest.Memory = memory{}
+	_ ingest.Queues = memory{}
 	_ cancel.Store  = memory{}
 	_ sweep.Store   = memory{}
 )

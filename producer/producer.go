@@ -265,8 +265,8 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	s.loops = append(s.loops, hints.Run, s.watchKafka)
 	intake := ingest.New(ingest.Deps{
 		Minter: p.minter, Catalog: d.Catalog, Router: p.router, Admission: limits, Backlog: p.watch,
-		Publisher: p.pub, Memory: p.memory, Claims: p.claims, Hints: hints, Metrics: metrics, Log: d.Log,
-	}, ingest.Params{MaxAge: cfg.MaxTaskAge, Exempt: auth.DevTenant})
+		Publisher: p.pub, Memory: p.memory, Queues: p.memory, Claims: p.claims, Hints: hints, Metrics: metrics, Log: d.Log,
+	}, ingest.Params{MaxAge: cfg.MaxTaskAge, Exempt: auth.DevTenant, KeyQueueLimit: cfg.KeyQueueLimit})
 	desk := cancel.New(p.minter, p.pub, p.memory, d.Follower, cancel.Params{Gone: p.memory.Params().Gone}, d.Log)
 	draining, drain := context.WithCancel(context.Background())
 	s.drain = drain

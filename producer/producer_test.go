@@ -283,7 +283,7 @@ func TestSettingsHaveOneName(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{
 		"PENSTOCK_ID_SECRET": "a secret of our own", "PENSTOCK_ID_SECRET_RETIRED": "3:the secret before it", "PENSTOCK_LISTEN": "127.0.0.1:1",
-		"PENSTOCK_KAFKA_BROKERS": "a:1,b:2", "PENSTOCK_MAX_TASK_AGE": "1h", "PENSTOCK_IN_FLIGHT_BYTES": "1MiB",
+		"PENSTOCK_KAFKA_BROKERS": "a:1,b:2", "PENSTOCK_MAX_TASK_AGE": "1h", "PENSTOCK_IN_FLIGHT_BYTES": "1MiB", "PENSTOCK_KEY_QUEUE_LIMIT": "7",
 	}
 	var help bytes.Buffer
 	proc := lifecycle.Proc{Args: []string{"--tasks-per-second", "2.5"}, Getenv: func(k string) string { return env[k] }, Stdout: &help}
@@ -292,7 +292,7 @@ func TestSettingsHaveOneName(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.ID.Reveal() != "a secret of our own" || len(c.Retired) != 1 || c.Listen != "127.0.0.1:1" || len(c.Kafka.Brokers) != 2 ||
-		c.MaxTaskAge != time.Hour || c.InFlightBytes != 1<<20 || c.TasksPerSecond != 2.5 {
+		c.MaxTaskAge != time.Hour || c.InFlightBytes != 1<<20 || c.TasksPerSecond != 2.5 || c.KeyQueueLimit != 7 {
 		t.Errorf("%+v", c)
 	}
 	proc.Args = []string{"--help"}
@@ -391,8 +391,9 @@ func TestConfigFaultsComeAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.MaxTaskAge, c.BufferBytes, c.Partitions, c.ResultTTL, c.TasksPerSecond, c.Listen = 40*time.Hour, 1, 0, 0, -1, "x"
+	c.KeyQueueLimit = 10_001
 	err := c.Validate()
-	for _, want := range []string{"max_task_age", "buffer_bytes", "partitions", "result_ttl", "tasks_per_second", "listen"} {
+	for _, want := range []string{"max_task_age", "buffer_bytes", "partitions", "result_ttl", "tasks_per_second", "key_queue_limit", "listen"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

@@ -92,6 +92,16 @@ func settling() []mutant {
 			tests: []string{"./worker/dispatch"},
 		},
 		{
+			name: "queue-without-a-limit", rule: "18: the limit of a key's queue is not looked at",
+			file: "producer/ingest/queue.go", old: "if standing != taskstore.QueueFull {\n\t\treturn nil", new: "if standing >= taskstore.QueueFull {\n\t\treturn nil",
+			tests: []string{"./producer/ingest"},
+		},
+		{
+			name: "queue-counted-apart", rule: "18: who asks for a place in a key's queue and who gets it is decided at once",
+			file: "internal/taskstore/lua/enqueue.lua", old: "if redis.call('ZCARD', KEYS[1]) >= limit then return 0 end", new: "",
+			tests: []string{"./internal/taskstore"},
+		},
+		{
 			name: "neighbours-pay", rule: "a failed batch costs the neighbours of the culprit nothing",
 			file: "worker/attempt/runner.go", old: "if len(live) < 2 {\n\t\treturn false", new: "if len(live) < 99 {\n\t\treturn false",
 			tests: []string{"./worker/attempt"},

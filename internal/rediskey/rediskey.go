@@ -17,6 +17,7 @@
 //	penstock:scan               hash: how far the scan has read each tasks topic
 //	penstock:scan:lease         string: somebody scans just now
 //	penstock:idem:<tenant>:<h>  string: what an idempotency key came with first
+//	penstock:queue:<tenant>:<h> sorted set: tasks behind one ordering key, by deadline
 //	penstock:cancel             Pub/Sub channel: ids whose cancel is durable
 package rediskey
 
@@ -80,9 +81,15 @@ const (
 // Tenant is the index of a tenant's tasks in one partition.
 func Tenant(partition int32, tenant string) string { return name(partition, "tenant:", tenant) }
 
-// Idempotency is the memory of one idempotency key. The key itself is the
-// caller's and may hold anything, so it is hashed.
-func Idempotency(tenant, key string) string {
+// Idempotency is the memory of one idempotency key.
+func Idempotency(tenant, key string) string { return "penstock:idem:" + tenant + ":" + hashed(key) }
+
+// Queue is the set of a tenant's tasks that wait behind one ordering key. A
+// member is a task's id, its score the deadline in milliseconds.
+func Queue(tenant, key string) string { return "penstock:queue:" + tenant + ":" + hashed(key) }
+
+// hashed is a key that is the caller's and may hold anything.
+func hashed(key string) string {
 	sum := sha256.Sum256([]byte(key))
-	return "penstock:idem:" + tenant + ":" + hex.EncodeToString(sum[:])
+	return hex.EncodeToString(sum[:])
 }

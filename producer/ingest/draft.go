@@ -24,6 +24,7 @@ type draft struct {
 	key      string
 	bodyHash [sha256.Size]byte
 	earlier  task.ID // the id the key would have had in the bucket before
+	enqueued bool    // this submit counted it behind its ordering key
 }
 
 // draft makes the task of a submission. Errors are what the caller did wrong,
@@ -195,7 +196,7 @@ func joinKinds(kinds []task.Kind) string {
 
 // admit applies the limits that do not depend on the task.
 func (in *Intake) admit(tenant string) error {
-	if tenant != in.p.Exempt || in.p.Exempt == "" {
+	if !in.exempt(tenant) {
 		if in.d.Backlog.Over() {
 			err := fault.New(fault.Unavailable, "unfinished tasks are so old that new ones could be lost; send again after the time in Retry-After")
 			err.RetryAfter = retryBacklog
@@ -204,6 +205,8 @@ func (in *Intake) admit(tenant string) error {
 	}
 	return in.d.Admission.Task(tenant)
 }
+
+func (in *Intake) exempt(tenant string) bool { return tenant == in.p.Exempt && tenant != "" }
 
 // hashBody hashes a body by what it says: white space, the order of members
 // and the spelling of strings do not matter. Numbers count as written, because

@@ -9,6 +9,9 @@
 // and without a store. Redis adds what may be lost: that a key came with
 // another body (422), that a task was published already (no second record), and
 // which bucket a key fell into at first.
+//
+// Order: of the tasks of one tenant and ordering key only so many may wait. They
+// are counted in Redis, and without it there is no limit.
 package ingest
 
 import (
@@ -21,6 +24,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/producer/rules"
 	"github.com/penstock/penstock/schema/api"
@@ -70,6 +74,7 @@ type Deps struct {
 	Backlog   Backlog
 	Publisher Publisher
 	Memory    Memory
+	Queues    Queues // asked only where KeyQueueLimit is set
 	Claims    Claims
 	Hints     *Hints
 	Metrics   *Metrics
@@ -79,17 +84,19 @@ type Deps struct {
 // Params are the developer's choices.
 type Params struct {
 	MaxAge        time.Duration // no deadline is further away
-	Exempt        string        // tenant without a backlog limit; may be empty
+	Exempt        string        // tenant without limits of backlog and queues; may be empty
+	KeyQueueLimit int           // tasks that may wait behind one ordering key of a tenant; 0: no limit
 	MemoryTimeout time.Duration // of one question to Redis; default 250 ms
 	PublishWait   time.Duration // the longest a list of tasks waits for its acknowledgements; default 10 s
 }
 
 // Intake accepts tasks. It is safe for concurrent use.
 type Intake struct {
-	d      Deps
-	p      Params
-	shared singleflight.Group // identical keyed submits on this node write one record
-	quiet  atomic.Int64       // Unix ns until when Redis is left alone after a failure
+	d       Deps
+	p       Params
+	shared  singleflight.Group // identical keyed submits on this node write one record
+	quiet   atomic.Int64       // Unix ns until when Redis is left alone after a failure
+	cleaner cleaner            // of full queues
 }
 
 // New returns an Intake.
@@ -100,7 +107,7 @@ func New(d Deps, p Params) *Intake {
 	if p.PublishWait == 0 {
 		p.PublishWait = 10 * time.Second
 	}
-	return &Intake{d: d, p: p}
+	return &Intake{d: d, p: p, cleaner: cleaner{until: make(map[taskstore.Queue]time.Time)}}
 }
 
 // Submission is one task as a caller sends it.
@@ -156,7 +163,19 @@ func (in *Intake) acceptKeyed(ctx context.Context, d *draft) (Receipt, error) {
 	return receipt, err
 }
 
+// publish makes a task durable, if its key's queue has room.
 func (in *Intake) publish(ctx context.Context, d *draft) (Receipt, error) {
+	if err := in.enqueue(ctx, d); err != nil {
+		return Receipt{}, err
+	}
+	receipt, err := in.write(ctx, d)
+	if d.leaves(err) {
+		in.dequeue(ctx, d)
+	}
+	return receipt, err
+}
+
+func (in *Intake) write(ctx context.Context, d *draft) (Receipt, error) {
 	if err := in.deposit(ctx, d); err != nil {
 		return Receipt{}, err
 	}

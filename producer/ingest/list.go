@@ -27,8 +27,8 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	deposits, cancel := context.WithTimeout(ctx, in.p.PublishWait) // of all, so that a dead store is waited for once
 	defer cancel()
 	for i := range n {
-		in.start(ctx, deposits, func() (Submission, error) { return item(i) }, func(r Receipt, keyed *draft, err error) {
-			if l.decide(i, Result{r, err}, keyed) {
+		in.start(ctx, deposits, func() (Submission, error) { return item(i) }, func(r Receipt, d *draft, err error) {
+			if l.decide(i, Result{r, err}, d) {
 				in.d.Metrics.accepted(r, err, time.Since(began))
 			}
 		})
@@ -44,12 +44,13 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	}
 	results := l.close(in.d.Metrics)
 	in.remember(ctx, l.keyed...)
+	in.dequeue(ctx, l.unwritten...)
 	return results
 }
 
 // start is accept without waiting for the acknowledgement. done also gets the
-// draft of a keyed task that became durable. deposits ends the storing of large
-// payloads.
+// draft of a task that was about to be written. deposits ends the storing of
+// large payloads.
 func (in *Intake) start(ctx, deposits context.Context, item func() (Submission, error), done func(Receipt, *draft, error)) {
 	s, err := item()
 	if err != nil {
@@ -68,8 +69,12 @@ func (in *Intake) start(ctx, deposits context.Context, item func() (Submission, 
 			return
 		}
 	}
-	if err := in.deposit(deposits, d); err != nil {
+	if err := in.enqueue(ctx, d); err != nil {
 		done(Receipt{}, nil, err)
+		return
+	}
+	if err := in.deposit(deposits, d); err != nil {
+		done(Receipt{}, d, err)
 		return
 	}
 	in.d.Publisher.TaskAsync(ctx, d.task, d.pool, task.Progress{}, func(_ tasktopic.Ack, err error) {
@@ -77,35 +82,37 @@ func (in *Intake) start(ctx, deposits context.Context, item func() (Submission, 
 		if err != nil { // one answer covers many outcomes: nobody else logs this one
 			in.d.Log.Debug("task not published", "task_id", string(d.task.ID), "err", err)
 		}
-		if err != nil || s.Key == "" {
-			done(receipt, nil, err)
-			return
-		}
-		done(receipt, d, nil)
+		done(receipt, d, err)
 	})
 }
 
 // list gathers outcomes that come from several goroutines.
 type list struct {
-	mu      sync.Mutex // guards all but done
-	results []Result
-	decided []bool
-	keyed   []*draft // durable, with a key
-	left    int
-	closed  bool
-	done    chan struct{} // closed with the last outcome
+	mu        sync.Mutex // guards all but done
+	results   []Result
+	decided   []bool
+	keyed     []*draft // durable, with a key
+	unwritten []*draft // in their queues for nothing
+	left      int
+	closed    bool
+	done      chan struct{} // closed with the last outcome
 }
 
-// decide takes the first outcome of an item and reports whether it counts.
-func (l *list) decide(i int, r Result, keyed *draft) bool {
+// decide takes the first outcome of an item and reports whether it counts. d is
+// nil for one that was not about to be written.
+func (l *list) decide(i int, r Result, d *draft) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed || l.decided[i] {
 		return false
 	}
 	l.results[i], l.decided[i] = r, true
-	if keyed != nil {
-		l.keyed = append(l.keyed, keyed)
+	switch {
+	case d == nil:
+	case d.leaves(r.Err):
+		l.unwritten = append(l.unwritten, d)
+	case r.Err == nil && d.key != "":
+		l.keyed = append(l.keyed, d)
 	}
 	if l.left--; l.left == 0 {
 		close(l.done)

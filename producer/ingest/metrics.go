@@ -43,7 +43,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		memory: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_producer_idempotency_failures_total",
-			Help: "Questions about an idempotency key that Redis did not answer.",
+			Help: "Questions about an idempotency key, or the queue of an ordering key, that Redis did not answer.",
 		}),
 		done: make(map[string]prometheus.Counter),
 	}

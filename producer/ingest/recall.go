@@ -91,6 +91,6 @@ func (in *Intake) ask(ctx context.Context, question func(context.Context) error)
 	}
 	in.quiet.Store(time.Now().Add(quietTime).UnixNano())
 	in.d.Metrics.memoryFailed()
-	in.d.Log.Debug("redis did not answer, idempotency is by id alone", "err", err)
+	in.d.Log.Debug("redis did not answer, the submit goes on without it", "err", err)
 	return false
 }
