@@ -168,7 +168,7 @@ func streaming() []mutant {
 	return []mutant{
 		{
 			name: "history-then-subscribe", rule: "streams subscribe first, then read history",
-			file: "internal/follow/read.go", old: "return s.unready == 0", new: "return true",
+			file: "internal/follow/read.go", old: "if s.unready > 0 && !s.changes {\n\t\treturn nil\n\t}\n\tvar batch, rest []*watch\n\tif s.unready == 0 {", new: "var batch, rest []*watch\n\tif s.unready >= 0 {",
 			tests: []string{"./internal/follow"},
 		},
 		{
@@ -333,7 +333,7 @@ func blobs() []mutant {
 		},
 		{
 			name: "sweep-a-day-early", rule: "6: a blob lives as long as a record may refer to it",
-			file: "internal/blob/sweep.go", old: "< 24*time.Hour+olderThan {", new: "< olderThan {",
+			file: "internal/blob/place.go", old: ">= 24*time.Hour+life", new: ">= life",
 			tests: []string{"./internal/blob"}, run: "Sweeper",
 		},
 		{
