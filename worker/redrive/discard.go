@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/penstock/penstock/internal/joblog"
 )
 
 // Discard says that an operator decided to leave a letter where it is: lists
@@ -68,7 +70,7 @@ func (r *Redriver) discard(w http.ResponseWriter, req *http.Request) (int, any, 
 	if out.Discarded = len(deaths); out.Discarded == 0 || ask.DryRun {
 		return http.StatusOK, out, nil
 	}
-	out.ID = newID("discard_", time.Now())
+	out.ID = joblog.NewID("discard_", time.Now())
 	return http.StatusOK, out, r.writeDiscard(req.Context(), out.ID, by, ask.Reason, deaths)
 }
 
@@ -86,7 +88,7 @@ func (r *Redriver) writeDiscard(ctx context.Context, id, by, reason string, deat
 		last = at
 	}
 	r.log.Info("dead letters discarded", "discard", id, "letters", len(deaths), "by", by)
-	if err := r.ledger.await(ctx, last); err != nil {
+	if err := r.ledger.Await(ctx, last); err != nil {
 		return unavailable("discard %s was written, but not read back in time; list the letters to see", id)
 	}
 	return nil

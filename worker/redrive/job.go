@@ -1,15 +1,13 @@
 package redrive
 
 import (
-	"crypto/rand"
-	"encoding/base32"
-	"encoding/binary"
 	"maps"
 	"math"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/internal/joblog"
 	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/task"
 )
@@ -125,11 +123,10 @@ type Job struct {
 // job is a Job with what only its runner needs. It belongs to the ledger.
 type job struct {
 	Job
-	epoch     int       // rises with each claim: the fence of its owner
-	beat      time.Time // when the owner was last heard
-	dirty     bool      // letters may be half done: it has an owner, or one that did not release it in good order
-	inherited bool      // it was dirty when its present owner claimed it
-	letters   []Ref     // in the order of work; nil once ended
+	seat      joblog.Seat
+	dirty     bool  // letters may be half done: it has an owner, or one that did not release it in good order
+	inherited bool  // it was dirty when its present owner claimed it
+	letters   []Ref // in the order of work; nil once ended
 	done      map[Ref]bool
 	judged    bool      // the canary passed
 	revived   []revived // the latest, at most maxWatched; nil once ended
@@ -139,6 +136,7 @@ type job struct {
 // view returns a copy that shares nothing with the ledger.
 func (j *job) view() Job {
 	v := j.Job
+	v.Owner = j.seat.Owner
 	v.SkippedFor = maps.Clone(v.SkippedFor)
 	v.SkippedExamples = slices.Clone(v.SkippedExamples)
 	v.RedrivenOf = maps.Clone(v.RedrivenOf)
@@ -193,16 +191,7 @@ func (j *job) note(e *entry) {
 }
 
 func (j *job) end(s JobState, at time.Time) {
-	j.State, j.EndedAt, j.Owner = s, at, ""
+	j.State, j.EndedAt = s, at
+	j.seat.Leave()
 	j.letters, j.done, j.revived = nil, nil, nil
-}
-
-// newID returns an id that sorts by time: a prefix, 48 bits of milliseconds
-// and 64 random bits.
-func newID(prefix string, now time.Time) string {
-	raw := binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli()))[2:]
-	var random [8]byte
-	_, _ = rand.Read(random[:]) // never fails since Go 1.24: the runtime aborts instead
-	raw = append(raw, random[:]...)
-	return prefix + strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(raw))
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/internal/joblog"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 )
@@ -202,7 +203,7 @@ func (r *Redriver) create(ctx context.Context, ask *Request, by string, letters 
 			message: fmt.Sprintf("%d redrive jobs have not ended; wait for some, or cancel them", maxOpen),
 		}
 	}
-	id := newID("redrive_", time.Now())
+	id := joblog.NewID("redrive_", time.Now())
 	refs := make([]Ref, len(letters))
 	for i, l := range letters {
 		refs[i] = l.ID
@@ -233,7 +234,7 @@ func (r *Redriver) notWritten(id string, err error) error {
 
 // settled waits until an entry of a job is folded and returns the job.
 func (r *Redriver) settled(ctx context.Context, id string, at int64) (Job, error) {
-	if err := r.ledger.await(ctx, at); err != nil {
+	if err := r.ledger.Await(ctx, at); err != nil {
 		return Job{}, unavailable("the entry was written, but not read back in time; look for job %s", id)
 	}
 	j, ok := r.ledger.job(id)

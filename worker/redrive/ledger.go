@@ -2,28 +2,22 @@ package redrive
 
 import (
 	"cmp"
-	"context"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/penstock/penstock/internal/joblog"
 	"github.com/penstock/penstock/schema/deadletter"
 )
 
-// ledger folds penstock.control into the jobs. The topic has one partition, so
-// every worker folds the same entries in the same order to the same jobs: a
-// claim is granted by the first entry with the next epoch, with no lock and no
-// comparison of clocks between workers.
-//
-// Guarantee: at most one worker believes it owns a job and is right. One that
-// is wrong (it slept past its lease) can only repeat steps, which is harmless.
+// ledger folds penstock.control into the jobs, the same on every worker; see
+// joblog for what decides who runs one.
 type ledger struct {
+	*joblog.Mark
 	mu       sync.Mutex
 	jobs     map[string]*job
 	selected map[string][]Ref // of jobs whose created entry has not come yet
 	pending  []string         // keys of selected, oldest first
-	next     int64            // offset after the last entry
-	changed  chan struct{}    // closed and replaced on every change
 }
 
 const (
@@ -36,7 +30,7 @@ const (
 )
 
 func newLedger() *ledger {
-	return &ledger{jobs: map[string]*job{}, selected: map[string][]Ref{}, changed: make(chan struct{})}
+	return &ledger{Mark: joblog.NewMark(), jobs: map[string]*job{}, selected: map[string][]Ref{}}
 }
 
 // apply folds one entry. heard is when its author was alive, by our clock.
@@ -56,15 +50,6 @@ func (g *ledger) apply(e entry, heard time.Time) {
 	if j, ok := g.jobs[e.Job]; ok && j.State.Ended() {
 		g.forgetEnded()
 	}
-}
-
-// advance notes how far the topic was read and wakes whoever waits.
-func (g *ledger) advance(next int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.next = max(g.next, next)
-	close(g.changed)
-	g.changed = make(chan struct{})
 }
 
 func (g *ledger) selectLetters(e entry) {
@@ -90,7 +75,7 @@ func (g *ledger) create(e entry, heard time.Time) {
 			ID: e.Job, State: JobPending, Spec: *e.Spec, Total: e.Total, CreatedAt: e.At, UpdatedAt: e.At,
 			SkippedFor: map[Reason]int{}, SkippedExamples: []Skip{}, RedrivenOf: map[deadletter.Disposition]int{},
 		},
-		beat: heard, letters: letters, done: map[Ref]bool{},
+		letters: letters, done: map[Ref]bool{},
 	}
 	j.note(&e)
 	g.jobs[e.Job] = j
@@ -120,11 +105,8 @@ func (j *job) apply(e entry, heard time.Time) {
 	}
 	j.UpdatedAt = e.At
 	j.speed.tick(e.At)
-	if e.Owner != "" && e.Owner == j.Owner && e.Epoch == j.epoch {
-		j.beat = heard
-		if e.Outcomes != nil {
-			j.Outcomes = *e.Outcomes
-		}
+	if j.seat.Heard(e.Owner, e.Epoch, heard) && e.Outcomes != nil {
+		j.Outcomes = *e.Outcomes
 	}
 	switch e.Type {
 	case entryClaimed:
@@ -148,7 +130,7 @@ func (j *job) resume(e entry) {
 	switch {
 	case j.State != JobPaused && j.State != JobPausing:
 		return
-	case j.Owner == "":
+	case j.seat.Owner == "":
 		j.State = JobPending
 	default:
 		j.State = JobRunning
@@ -158,11 +140,10 @@ func (j *job) resume(e entry) {
 }
 
 func (j *job) claim(e entry, heard time.Time) {
-	if !j.State.claimable() || e.Epoch != j.epoch+1 {
+	if !j.State.claimable() || !j.seat.Claim(e.Owner, e.Epoch, heard) {
 		return // another worker's claim came first
 	}
 	j.inherited, j.dirty = j.dirty, true
-	j.epoch, j.Owner, j.beat = e.Epoch, e.Owner, heard
 	if j.State == JobPending {
 		j.State = JobRunning
 	}
@@ -194,10 +175,11 @@ func (j *job) step(s *step, at time.Time) {
 // the owner could not go on, and letters may be half done; an aborted job has
 // none in flight.
 func (j *job) release(e entry) {
-	if e.Epoch != j.epoch || e.Owner != j.Owner {
+	if !j.seat.Is(e.Owner, e.Epoch) {
 		return
 	}
-	j.Owner, j.dirty = "", e.Reason != "" && !e.Aborted
+	j.seat.Leave()
+	j.dirty = e.Reason != "" && !e.Aborted
 	switch {
 	case len(j.done) >= j.Total:
 		j.end(JobCompleted, e.At)
@@ -230,30 +212,6 @@ func (j *job) stop(e entry, from []JobState, soon, now JobState) {
 	default:
 		j.State = now
 	}
-}
-
-// await returns once the entry at an offset is folded.
-func (g *ledger) await(ctx context.Context, offset int64) error {
-	for {
-		g.mu.Lock()
-		reached, changed := g.next > offset, g.changed
-		g.mu.Unlock()
-		if reached {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// wake returns a channel that is closed at the next change.
-func (g *ledger) wake() <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.changed
 }
 
 // job returns the view of one job.
@@ -306,23 +264,17 @@ func (g *ledger) full() bool {
 	return open >= maxOpen
 }
 
-// offer is a job that waits for an owner.
-type offer struct {
-	id    string
-	epoch int // to claim it with
-}
-
 // offers returns the jobs without a living owner, oldest first.
-func (g *ledger) offers(now time.Time, lease time.Duration) []offer {
+func (g *ledger) offers(now time.Time, lease time.Duration) []joblog.Offer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var out []offer
+	var out []joblog.Offer
 	for _, j := range g.jobs {
-		if j.State.claimable() && (j.Owner == "" || now.Sub(j.beat) > lease) {
-			out = append(out, offer{j.ID, j.epoch + 1})
+		if j.State.claimable() && j.seat.Free(now, lease) {
+			out = append(out, joblog.Offer{Job: j.ID, Epoch: j.seat.Epoch + 1})
 		}
 	}
-	slices.SortFunc(out, func(a, b offer) int { return cmp.Compare(a.id, b.id) })
+	slices.SortFunc(out, func(a, b joblog.Offer) int { return cmp.Compare(a.Job, b.Job) })
 	return out
 }
 
@@ -339,15 +291,15 @@ type tenure struct {
 }
 
 // granted returns the tenure if the claim of owner and epoch won.
-func (g *ledger) granted(o offer, owner string) (tenure, bool) {
+func (g *ledger) granted(o joblog.Offer, owner string) (tenure, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	j, ok := g.jobs[o.id]
-	if !ok || j.epoch != o.epoch || j.Owner != owner || j.State.Ended() {
+	j, ok := g.jobs[o.Job]
+	if !ok || !j.seat.Is(owner, o.Epoch) || j.State.Ended() {
 		return tenure{}, false
 	}
 	return tenure{
-		job: j.ID, epoch: j.epoch, spec: j.Spec, inherited: j.inherited, undone: j.undone(), total: j.Total,
+		job: j.ID, epoch: j.seat.Epoch, spec: j.Spec, inherited: j.inherited, undone: j.undone(), total: j.Total,
 		judged: j.judged, revived: slices.Clone(j.revived[max(0, len(j.revived)-maxWatched):]),
 	}, true
 }
@@ -366,7 +318,7 @@ func (g *ledger) standing(t tenure, owner string) standing {
 	defer g.mu.Unlock()
 	j, ok := g.jobs[t.job]
 	switch {
-	case !ok || j.epoch != t.epoch || j.Owner != owner || j.State.Ended():
+	case !ok || !j.seat.Is(owner, t.epoch) || j.State.Ended():
 		return standOver
 	case j.State == JobRunning:
 		return standOn

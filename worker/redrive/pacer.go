@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/penstock/penstock/internal/joblog"
 )
 
 const (
@@ -42,7 +44,7 @@ func (p *pacer) wait(ctx context.Context) error {
 	}
 	if behind := now.Sub(p.due); behind > maxDebt {
 		p.due = now.Add(-maxDebt)
-	} else if behind < 0 && !sleep(ctx, -behind) {
+	} else if behind < 0 && !joblog.Sleep(ctx, -behind) {
 		return context.Cause(ctx)
 	}
 	if err := p.most.Wait(ctx); err != nil {

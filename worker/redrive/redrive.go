@@ -2,12 +2,9 @@ package redrive
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/internal/config"
+	"github.com/penstock/penstock/internal/joblog"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -120,8 +118,7 @@ func New(p Params) (*Redriver, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	// Two processes under one name would both take a claim for theirs.
-	p.Owner += "/" + strings.ToLower(rand.Text()[:8])
+	p.Owner = joblog.OwnerName(p.Owner)
 	r := &Redriver{
 		p: p, source: p.Source, pub: p.Publisher, store: p.Store, log: p.Log,
 		index: newIndex(p.IndexLimit), ledger: newLedger(), ready: make(chan struct{}),
@@ -143,41 +140,18 @@ func New(p Params) (*Redriver, error) {
 // DrainGrace to finish.
 func (r *Redriver) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { r.read(ctx); return nil })
+	g.Go(func() error { joblog.Poll(ctx, r.log, r.read); return nil })
 	g.Go(func() error { r.supervise(ctx); return nil })
 	return g.Wait()
 }
 
 // read feeds the index and the ledger.
-func (r *Redriver) read(ctx context.Context) {
-	for wait := 100 * time.Millisecond; ; {
-		b, err := r.source.Poll(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			r.log.Warn("dead letters and control cannot be read, trying again", "err", err, "wait", wait)
-			if !sleep(ctx, wait) {
-				return
-			}
-			wait = min(2*wait, 5*time.Second)
-			continue
-		}
-		wait = 100 * time.Millisecond
+func (r *Redriver) read(ctx context.Context) error {
+	b, err := r.source.Poll(ctx)
+	if err == nil {
 		r.take(b)
 	}
-}
-
-// sleep waits, and reports false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return err
 }
 
 func (r *Redriver) take(b Batch) {
@@ -188,7 +162,7 @@ func (r *Redriver) take(b Batch) {
 		r.takeControl(c)
 	}
 	if len(b.Control) > 0 {
-		r.ledger.advance(b.Control[len(b.Control)-1].Ref.Offset + 1)
+		r.ledger.Advance(b.Control[len(b.Control)-1].Ref.Offset + 1)
 	}
 	if b.CaughtUp && r.caughtUp.CompareAndSwap(false, true) {
 		held, evicted := r.index.size()
@@ -246,66 +220,23 @@ func (r *Redriver) supervise(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	var running sync.WaitGroup
-	defer running.Wait()
-	slots := make(chan struct{}, maxJobs)
-	tick := time.NewTicker(max(r.p.Lease/10, time.Millisecond))
-	defer tick.Stop()
-	for {
-		changed := r.ledger.wake()
-		if r.claimAll(ctx, &running, slots) {
-			changed = nil // a claim failed: not again before the tick
-		}
-		select {
-		case <-changed:
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+	(&joblog.Crew{
+		Lease: r.p.Lease, Slots: maxJobs, Mark: r.ledger.Mark, Log: r.log,
+		Offers: func(now time.Time) []joblog.Offer { return r.ledger.offers(now, r.p.Lease) },
+		Claim: func(ctx context.Context, o joblog.Offer) (int64, error) {
+			return r.say(ctx, entry{Type: entryClaimed, Job: o.Job, Owner: r.p.Owner, Epoch: o.Epoch})
+		},
+		Granted: r.granted,
+	}).Run(ctx)
 }
 
-// claimAll tries to claim every job on offer while there are slots. It reports
-// whether a claim could not be written.
-func (r *Redriver) claimAll(ctx context.Context, running *sync.WaitGroup, slots chan struct{}) (failed bool) {
-	for _, o := range r.ledger.offers(time.Now(), r.p.Lease) {
-		select {
-		case slots <- struct{}{}:
-		default:
-			return failed
-		}
-		t, won, err := r.claim(ctx, o)
-		if err != nil && ctx.Err() == nil {
-			failed = true
-			r.log.Warn("redrive job not claimed, trying again", "job", o.id, "err", err)
-		}
-		if !won {
-			<-slots
-			continue
-		}
-		running.Go(func() {
-			defer func() { <-slots }()
-			r.runJob(ctx, t)
-		})
-	}
-	return failed
-}
-
-// claimWait bounds how long a claim is waited for in the log.
-const claimWait = 5 * time.Second
-
-func (r *Redriver) claim(ctx context.Context, o offer) (tenure, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, claimWait)
-	defer cancel()
-	at, err := r.say(ctx, entry{Type: entryClaimed, Job: o.id, Owner: r.p.Owner, Epoch: o.epoch})
-	if err != nil {
-		return tenure{}, false, err
-	}
-	if err := r.ledger.await(ctx, at); err != nil {
-		return tenure{}, false, fmt.Errorf("read back claim of job %s: %w", o.id, err)
-	}
+// granted is the work of a claim that won.
+func (r *Redriver) granted(o joblog.Offer) func(context.Context) {
 	t, won := r.ledger.granted(o, r.p.Owner)
-	return t, won, nil
+	if !won {
+		return nil
+	}
+	return func(ctx context.Context) { r.runJob(ctx, t) }
 }
 
 // say writes one entry and returns its offset.

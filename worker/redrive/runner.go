@@ -182,7 +182,7 @@ func (u *runner) finishBegun(todo []Ref) ([]Ref, error) {
 // watch stops the intake when the ledger says so.
 func (u *runner) watch(ctx context.Context) {
 	for {
-		changed := u.r.ledger.wake()
+		changed := u.r.ledger.Changed()
 		if u.look() {
 			return
 		}

@@ -53,22 +53,15 @@ var _ Source = (*KafkaSource)(nil)
 // KafkaSource reads from Kafka without a consumer group: every worker keeps
 // the whole index, and nothing is committed.
 type KafkaSource struct {
-	tail  *kgo.Client // reads both topics to their end and waits there
-	ask   *kgo.Client // single fetches: on the tail's connection they would queue behind its long poll
-	adm   *kadm.Client
-	ahead map[place]int64 // end at the start, of partitions not read that far yet
-	begun bool
-}
-
-type place struct {
-	topic     string
-	partition int32
+	tail *tasktopic.Replay // of both topics
+	ask  *kgo.Client       // single fetches: on the tail's connection they would queue behind its long poll
+	adm  *kadm.Client
 }
 
 // NewKafkaSource returns a source with clients of its own. It does no I/O.
 // The caller closes it after Run returned.
 func NewKafkaSource(c kafkaclient.Config, log *slog.Logger) (*KafkaSource, error) {
-	tail, err := kafkaclient.New(c, log, kafkaclient.ReaderOpts(kgo.NewOffset().AtStart(), topic.DeadLetters, topic.Control)...)
+	tail, err := tasktopic.NewReplay(c, log, topic.DeadLetters, topic.Control)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +70,7 @@ func NewKafkaSource(c kafkaclient.Config, log *slog.Logger) (*KafkaSource, error
 		tail.Close()
 		return nil, err
 	}
-	return &KafkaSource{tail: tail, ask: ask, adm: kadm.NewClient(ask), ahead: map[place]int64{}}, nil
+	return &KafkaSource{tail: tail, ask: ask, adm: kadm.NewClient(ask)}, nil
 }
 
 // Close closes the clients.
@@ -88,67 +81,20 @@ func (s *KafkaSource) Close() {
 
 // Poll implements Source.
 func (s *KafkaSource) Poll(ctx context.Context) (Batch, error) {
-	if !s.begun {
-		if err := s.begin(ctx); err != nil {
-			return Batch{}, err
-		}
-		s.begun = true
-		if len(s.ahead) == 0 {
-			return Batch{CaughtUp: true}, nil
-		}
+	records, caughtUp, err := s.tail.Poll(ctx)
+	if err != nil {
+		return Batch{}, err
 	}
-	fetches := s.tail.PollRecords(ctx, 5000)
-	if err := ctx.Err(); err != nil {
-		return Batch{}, context.Cause(ctx)
-	}
-	var errs []error
-	fetches.EachError(func(t string, p int32, err error) {
-		errs = append(errs, fmt.Errorf("read %s/%d: %w", t, p, err))
-	})
-	var b Batch
-	fetches.EachRecord(func(r *kgo.Record) { s.take(&b, r) })
-	b.CaughtUp = len(s.ahead) == 0
-	if len(b.Letters)+len(b.Control) == 0 && len(errs) > 0 {
-		return Batch{}, errors.Join(errs...)
+	b := Batch{CaughtUp: caughtUp}
+	for _, r := range records {
+		read := Read{Ref{r.Partition, r.Offset}, r.Time, r.Record}
+		if r.Topic == topic.Control {
+			b.Control = append(b.Control, read)
+		} else {
+			b.Letters = append(b.Letters, read)
+		}
 	}
 	return b, nil
-}
-
-func (s *KafkaSource) take(b *Batch, r *kgo.Record) {
-	read := Read{Ref{r.Partition, r.Offset}, r.Timestamp, tasktopic.FromKgo(r)}
-	if r.Topic == topic.Control {
-		b.Control = append(b.Control, read)
-	} else {
-		b.Letters = append(b.Letters, read)
-	}
-	at := place{r.Topic, r.Partition}
-	if end, waiting := s.ahead[at]; waiting && r.Offset+1 >= end {
-		delete(s.ahead, at)
-	}
-}
-
-// begin notes where the partitions end now.
-func (s *KafkaSource) begin(ctx context.Context) error {
-	starts, err := s.adm.ListStartOffsets(ctx, topic.DeadLetters, topic.Control)
-	if err == nil {
-		err = starts.Error()
-	}
-	if err != nil {
-		return fmt.Errorf("list start offsets: %w", err)
-	}
-	ends, err := s.adm.ListEndOffsets(ctx, topic.DeadLetters, topic.Control)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return fmt.Errorf("list end offsets: %w", err)
-	}
-	ends.Each(func(end kadm.ListedOffset) {
-		if start, ok := starts.Lookup(end.Topic, end.Partition); ok && start.Offset < end.Offset {
-			s.ahead[place{end.Topic, end.Partition}] = end.Offset
-		}
-	})
-	return nil
 }
 
 // ResultsEnd implements Source.
