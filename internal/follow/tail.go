@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"strconv"
 	"sync"
 	"time"
 
@@ -388,7 +387,7 @@ func (f *Follower) seekEnd(ctx context.Context, cl *kgo.Client) map[int32]int64 
 // watches.
 func (f *Follower) tailRecord(ctx context.Context, r *kgo.Record) {
 	rec := tasktopic.FromKgo(r)
-	if t, ok := outline(rec); ok && !f.isWatched(t.TaskID) {
+	if t, ok := wire.OutlineTerminal(rec); ok && !f.isWatched(t.TaskID) {
 		f.tail.observe(t, r.Offset)
 		return
 	}
@@ -398,23 +397,4 @@ func (f *Follower) tailRecord(ctx context.Context, r *kgo.Record) {
 		return
 	}
 	f.Tail(ctx, r.Partition, r.Offset, t)
-}
-
-// outline reads what the fold needs from a record's headers; false if they do
-// not have it.
-func outline(r wire.Record) (*terminal.Terminal, bool) {
-	status, ok := r.Get(wire.HeaderStatus)
-	if !ok || len(r.Key) != task.IDLength {
-		return nil, false
-	}
-	t := &terminal.Terminal{TaskID: task.ID(r.Key), Status: task.Status(status)}
-	if g, ok := r.Get(wire.HeaderGeneration); ok {
-		n, err := strconv.ParseUint(g, 10, 8)
-		if err != nil {
-			return nil, false
-		}
-		generation := uint8(n)
-		t.Generation = &generation
-	}
-	return t, true
 }

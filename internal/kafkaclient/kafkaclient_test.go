@@ -87,19 +87,32 @@ func TestEnsureTopics(t *testing.T) {
 			t.Errorf("returned after %d answers, of which two said that a partition is not served yet", asked)
 		}
 	})
-	t.Run("refuses another partition count of the results", func(t *testing.T) {
-		cluster, cl := setup(t)
-		if err := cluster.CreateTopic(topic.Results, 3, nil); err != nil {
-			t.Fatal(err)
-		}
-		err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet)
-		if !errors.Is(err, kafkaclient.ErrTopics) || !strings.Contains(err.Error(), "set partitions to 3") {
-			t.Errorf("err = %v; want ErrTopics with the cure", err)
-		}
-	})
+	for _, name := range []string{topic.Results, topic.Webhooks} {
+		t.Run("refuses another partition count of "+name, func(t *testing.T) {
+			cluster, cl := setup(t)
+			if err := cluster.CreateTopic(name, 3, nil); err != nil {
+				t.Fatal(err)
+			}
+			err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet)
+			if !errors.Is(err, kafkaclient.ErrTopics) || !strings.Contains(err.Error(), "set partitions to 3") {
+				t.Errorf("err = %v; want ErrTopics with the cure", err)
+			}
+		})
+		t.Run("refuses to have "+name+" compacted", func(t *testing.T) {
+			cluster, cl := setup(t)
+			if err := cluster.CreateTopic(name, 12, map[string]string{"cleanup.policy": "compact"}); err != nil {
+				t.Fatal(err)
+			}
+			err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet)
+			if !errors.Is(err, kafkaclient.ErrTopics) {
+				t.Errorf("err = %v; want ErrTopics", err)
+			}
+		})
+	}
 	for says, c := range map[string]struct{ topic, key, value string }{
 		"before its deadline; set it to -1":      {topic.Tasks("default", task.Bulk), "retention.bytes", "1000000"},
 		"less than the planned 259200000":        {topic.Results, "retention.ms", "86400000"},
+		"less than the planned 691200000":        {topic.Webhooks, "retention.ms", "259200000"},
 		"3600000, less than the planned":         {topic.Tasks("default", task.Standard), "retention.ms", "3600000"},
 		"CreateTime; it must be LogAppendTime":   {topic.Tiers()[0].Topic(), "message.timestamp.type", "CreateTime"},
 		"type=CreateTime; it must be LogAppendT": {topic.Clock, "message.timestamp.type", "CreateTime"},
@@ -126,16 +139,6 @@ func TestEnsureTopics(t *testing.T) {
 		}
 		if err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet); err != nil {
 			t.Error(err)
-		}
-	})
-	t.Run("refuses compacted results", func(t *testing.T) {
-		cluster, cl := setup(t)
-		if err := cluster.CreateTopic(topic.Results, 12, map[string]string{"cleanup.policy": "compact"}); err != nil {
-			t.Fatal(err)
-		}
-		err := kafkaclient.EnsureTopics(ctx, cl, plan(t, topic.Params{Replication: 1}), quiet)
-		if !errors.Is(err, kafkaclient.ErrTopics) {
-			t.Errorf("err = %v; want ErrTopics", err)
 		}
 	})
 	t.Run("refuses three replicas with one in sync", func(t *testing.T) {

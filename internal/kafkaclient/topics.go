@@ -24,13 +24,13 @@ const leadersWithin = 30 * time.Second
 
 // EnsureTopics creates what the plan has and the cluster lacks, and checks the
 // rest. It refuses, with ErrTopics:
-//   - another partition count of penstock.results: a task's terminals must stay
-//     in one partition for life;
-//   - a compacted penstock.results: compaction keeps the last record of a key,
-//     and here the first wins;
+//   - another partition count of penstock.results or penstock.webhooks: what is
+//     of one task must stay in one partition for life;
+//   - one of them compacted: compaction keeps the last record of a key, and here
+//     the first wins;
 //   - replication of 3 or more with one in-sync replica: acks=all would promise
 //     what one disk holds;
-//   - tasks, retries or results kept for less than planned, or only up to a
+//   - tasks, retries, results or webhooks kept for less than planned, or only up to a
 //     number of bytes: an accepted task could be deleted before its deadline, or
 //     its end before nobody asks for it any more;
 //   - retries and clock without LogAppendTime: the waits in them are by the
@@ -106,8 +106,12 @@ func awaitLeaders(ctx context.Context, adm *kadm.Client, topics []string) error 
 	}
 }
 
+// placed reports whether records of a topic are placed by the number of its
+// partitions, for life.
+func placed(name string) bool { return name == topic.Results || name == topic.Webhooks }
+
 func checkTopic(want topic.Topic, found kadm.TopicDetail) error {
-	if n := int32(len(found.Partitions)); want.Name == topic.Results && n != want.Partitions {
+	if n := int32(len(found.Partitions)); placed(want.Name) && n != want.Partitions {
 		return fmt.Errorf("%w: %s has %d partitions and is planned with %d; the count is fixed for life, set partitions to %d",
 			ErrTopics, want.Name, n, want.Partitions, n)
 	}
@@ -154,11 +158,11 @@ func checkConfigs(ctx context.Context, adm *kadm.Client, plan []topic.Topic, log
 func unfit(key, value string, want topic.Topic, replicas int) string {
 	planned := want.Config[key]
 	_, _, tasks := topic.ParseTasks(want.Name)
-	holds := tasks || topic.IsRetry(want.Name) || want.Name == topic.Results
+	holds := tasks || topic.IsRetry(want.Name) || placed(want.Name)
 	switch {
 	case key == "min.insync.replicas" && replicas >= 3 && value == "1":
 		return fmt.Sprintf(" with %d replicas; set it to 2", replicas)
-	case key == "cleanup.policy" && want.Name == topic.Results && value != planned:
+	case key == "cleanup.policy" && placed(want.Name) && value != planned:
 		return "; it must be delete"
 	case key == "message.timestamp.type" && planned != "" && value != planned:
 		return "; it must be " + planned

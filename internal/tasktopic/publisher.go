@@ -22,6 +22,7 @@ import (
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/schema/webhook"
 	"github.com/penstock/penstock/schema/wire"
 )
 
@@ -42,7 +43,7 @@ type Ack struct {
 
 // Params are the developer's choices.
 type Params struct {
-	ResultsPartitions int32         // as the cluster has them; fixed for life
+	ResultsPartitions int32         // as the cluster has them, of webhooks too; fixed for life
 	Wait              time.Duration // the longest a synchronous produce waits; default DeliveryTimeout
 
 	// NowFunc is the machine's clock, for tests of one that is wrong; default
@@ -137,16 +138,48 @@ func (p *Publisher) TerminalAsync(t *terminal.Terminal, done func(Ack, error)) {
 }
 
 func (p *Publisher) terminal(t *terminal.Terminal, traceparent string) (*kgo.Record, error) {
-	if p.p.ResultsPartitions < 1 {
-		return nil, errors.New("publisher does not know the partition count of " + topic.Results)
-	}
 	out, err := wire.EncodeTerminal(t, traceparent)
 	if err != nil {
 		return nil, err
 	}
-	rec := record(out, topic.Results)
-	kafkaclient.PinPartition(rec, topic.ResultsPartition(t.TaskID, p.p.ResultsPartitions))
+	return p.placed(record(out, topic.Results), t.TaskID)
+}
+
+// placed puts a record where all of its kind and task are.
+func (p *Publisher) placed(rec *kgo.Record, id task.ID) (*kgo.Record, error) {
+	if p.p.ResultsPartitions < 1 {
+		return nil, errors.New("publisher does not know the partition count of " + rec.Topic)
+	}
+	kafkaclient.PinPartition(rec, topic.ResultsPartition(id, p.p.ResultsPartitions))
 	return rec, nil
+}
+
+// Webhook publishes a step of a task's webhook, in the partition of the number
+// that the task's results have.
+func (p *Publisher) Webhook(ctx context.Context, w *webhook.Record) (Ack, error) {
+	rec, err := p.webhook(w, telemetry.TraceParent(ctx))
+	if err != nil {
+		return Ack{}, err
+	}
+	return p.produce(ctx, rec)
+}
+
+// WebhookAsync is Webhook for many at once; see TerminalAsync.
+func (p *Publisher) WebhookAsync(w *webhook.Record, done func(Ack, error)) {
+	rec, err := p.webhook(w, "")
+	if err != nil {
+		done(Ack{}, err)
+		return
+	}
+	p.produceAsync(rec, done)
+}
+
+func (p *Publisher) webhook(w *webhook.Record, traceparent string) (*kgo.Record, error) {
+	out, err := wire.EncodeWebhook(w, traceparent)
+	if err != nil {
+		return nil, err
+	}
+	return p.placed(record(out, topic.Webhooks), w.TaskID)
 }
 
 // DeadLetter publishes a record we gave up on, with its lineage.

@@ -20,6 +20,7 @@ import (
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/schema/webhook"
 	"github.com/penstock/penstock/schema/wire"
 )
 
@@ -131,6 +132,36 @@ func TestTerminalGoesToItsPartition(t *testing.T) {
 	}
 	if _, err := wire.DecodeTerminal(tasktopic.FromKgo(b.read(t, ack))); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAWebhookGoesToThePartitionOfItsResults(t *testing.T) {
+	b := setup(t, 1<<20)
+	w := &webhook.Record{
+		SchemaVersion: task.SchemaVersion, Step: webhook.Registered, TaskID: b.task.ID, Tenant: "dev", At: b.task.Timestamp,
+		Webhook: &task.Webhook{URL: "https://example.com/hook"},
+	}
+	heard := make(chan tasktopic.Ack, 2)
+	ack, err := b.pub.Webhook(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard <- ack
+	b.pub.WebhookAsync(w, func(a tasktopic.Ack, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		heard <- a
+	})
+	for range 2 {
+		ack := <-heard
+		if want := topic.ResultsPartition(b.task.ID, 12); ack.Partition != want || ack.Topic != topic.Webhooks {
+			t.Errorf("%s, partition %d; want %d", ack.Topic, ack.Partition, want)
+		}
+		got, err := wire.DecodeWebhook(tasktopic.FromKgo(b.read(t, ack)))
+		if err != nil || got.Webhook.URL != w.Webhook.URL {
+			t.Errorf("read %+v, %v", got, err)
+		}
 	}
 }
 

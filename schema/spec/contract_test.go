@@ -18,6 +18,7 @@ import (
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 // read decodes a document of the package.
@@ -65,6 +66,7 @@ func TestSchemasHaveTheLimitsOfTheCode(t *testing.T) {
 		{"task", "properties/labels/maxProperties", api.MaxLabels},
 		{"terminal", "properties/attempts/maxItems", task.MaxHistory},
 		{"terminal", "properties/generation/maximum", 255},
+		{"webhook", "properties/attempt/properties/n/maximum", webhook.MaxAttempts},
 		{"deadletter", "properties/message/maxLength", deadletter.MaxMessage},
 		{"deadletter", "properties/history/maxItems", task.MaxHistory},
 	} {
@@ -118,6 +120,10 @@ func TestSchemasHaveTheWordsOfTheCode(t *testing.T) {
 		{"event.schema.json", "properties/type/enum", texts(event.Queued, event.Started, event.Delta, event.UsageSeen, event.Progress,
 			event.Snapshot, event.Restart, event.Gap, event.Succeeded, event.Failed, event.Cancelled, event.Expired, event.Dead, event.Reconnect)},
 		{"deadletter.schema.json", "properties/disposition/enum", texts(deadletter.Exhausted, deadletter.Undecodable, deadletter.SuspectedKiller, deadletter.Oversize)},
+		{"webhook.schema.json", "properties/step/enum", texts(webhook.Steps()...)},
+		{"webhook.schema.json", "properties/status/enum", texts(ends...)},
+		{"webhook.schema.json", "properties/state/enum", texts(webhook.States()[1:]...)}, // who is settled is not pending
+		{"webhook.schema.json", "properties/attempt/properties/outcome/enum", texts(webhook.Outcomes()...)},
 		{openapi, "components/schemas/Status/enum", texts(task.Statuses()...)},
 		{openapi, "components/schemas/FaultCode/enum", texts(fault.Codes()...)},
 		{openapi, "components/schemas/Class/enum", classes},
@@ -169,6 +175,9 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 		{"terminal.schema.json", "properties/error/properties", reflect.TypeFor[terminal.Error]()},
 		{"event.schema.json", "properties", reflect.TypeFor[event.Event]()},
 		{"deadletter.schema.json", "properties", reflect.TypeFor[deadletter.Letter]()},
+		{"webhook.schema.json", "properties", reflect.TypeFor[webhook.Record]()},
+		{"webhook.schema.json", "properties/webhook/properties", reflect.TypeFor[task.Webhook]()},
+		{"webhook.schema.json", "properties/attempt/properties", reflect.TypeFor[webhook.Attempt]()},
 		{"openapi.json", "components/schemas/Task/properties", reflect.TypeFor[api.Task]()},
 		{"openapi.json", "components/schemas/TaskList/properties", reflect.TypeFor[api.TaskList]()},
 		{"openapi.json", "components/schemas/Accepted/properties", reflect.TypeFor[api.Accepted]()},
@@ -345,7 +354,7 @@ func TestAsyncAPINamesTheHeaders(t *testing.T) {
 	seen := map[string]bool{}
 	for _, g := range frozen(t) {
 		kind, _, _ := strings.Cut(g.name, "-")
-		message := map[string]string{"task": "task", "terminal": "terminal", "reopened": "terminal", "deadletter": "deadLetter", "control": "control"}[kind]
+		message := map[string]string{"task": "task", "terminal": "terminal", "reopened": "terminal", "deadletter": "deadLetter", "control": "control", "webhook": "webhook"}[kind]
 		known, _ := at(messages, message+"/headers/properties").(map[string]any)
 		original, _ := at(messages, "task/headers/properties").(map[string]any)
 		for _, h := range g.headers {

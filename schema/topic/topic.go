@@ -20,6 +20,7 @@ const (
 	DeadLetters = "penstock.dead-letters" // original bytes, lineage in headers
 	Control     = "penstock.control"      // redrive jobs, discards, audit
 	Clock       = "penstock.clock"        // empty records, written to learn the brokers' time
+	Webhooks    = "penstock.webhooks"     // who wants to hear how a task ends, and what became of it
 
 	tasksPrefix = "penstock.tasks."
 	retryPrefix = "penstock.retry."
@@ -82,6 +83,7 @@ func WorkerGroup(pool string) string { return "penstock.worker." + pool }
 const (
 	ProjectorGroup = "penstock.projector"
 	RetryGroup     = "penstock.retry"
+	WebhookGroup   = "penstock.webhooks"
 )
 
 // Consumed returns, by consumer group, the topics that hold the tasks of pools
@@ -105,7 +107,7 @@ type Params struct {
 	Partitions  int32         // of every topic but control and clock; default 12
 	Replication int16         // default 3
 	MinISR      int16         // default 2 at replication 3 or more, else 1
-	Retention   time.Duration // of tasks, retry and results; default 72 h
+	Retention   time.Duration // of tasks, retry and results; default 72 h. Webhooks are kept 5 days longer
 	DeadLetter  time.Duration // retention of dead letters and control; default 30 days
 	MaxBytes    int           // largest record batch; default 9 MiB
 }
@@ -121,6 +123,11 @@ type Topic struct {
 // clockRetention is short, because what lies on Clock is worth nothing a moment
 // later.
 const clockRetention = time.Hour
+
+// webhookLife is how much longer than a task's end its webhook must be known:
+// for the whole schedule of attempts, and the day by which a keyed id may be
+// older than its task.
+const webhookLife = 5 * 24 * time.Hour
 
 var poolName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 
@@ -174,6 +181,7 @@ func Plan(p Params) ([]Topic, error) {
 		add(tier.Topic(), p.Partitions, p.Retention, map[string]string{"message.timestamp.type": "LogAppendTime"})
 	}
 	add(Results, p.Partitions, p.Retention, nil)
+	add(Webhooks, p.Partitions, p.Retention+webhookLife, nil)
 	add(DeadLetters, p.Partitions, p.DeadLetter, nil)
 	add(Control, 1, p.DeadLetter, nil)
 	add(Clock, 1, clockRetention, map[string]string{"message.timestamp.type": "LogAppendTime"})
@@ -217,7 +225,8 @@ func (p Params) withDefaults() Params {
 }
 
 // ResultsPartition is the partition of `penstock.results` that holds every
-// terminal of a task, for life. It is what Kafka's own default partitioner
+// terminal of a task, for life, and of `penstock.webhooks` that holds all of
+// its webhook, which has as many. It is what Kafka's own default partitioner
 // (murmur2 over the key) gives, computed here so that producer, worker and
 // readers agree whatever client they use.
 func ResultsPartition(id task.ID, partitions int32) int32 {

@@ -150,7 +150,7 @@ func TestThePlanNamesEveryTopicOnce(t *testing.T) {
 		"penstock.tasks.chat.interactive": 24, "penstock.tasks.chat.standard": 24, "penstock.tasks.chat.bulk": 24,
 		"penstock.tasks.embed.interactive": 24, "penstock.tasks.embed.standard": 24, "penstock.tasks.embed.bulk": 24,
 		"penstock.retry.5s": 24, "penstock.retry.30s": 24, "penstock.retry.2m": 24, "penstock.retry.10m": 24,
-		"penstock.results": 24, "penstock.dead-letters": 24, "penstock.control": 1, "penstock.clock": 1,
+		"penstock.results": 24, "penstock.webhooks": 24, "penstock.dead-letters": 24, "penstock.control": 1, "penstock.clock": 1,
 	}
 	if diff := cmp.Diff(want, names(plan)); diff != "" || len(plan) != len(want) {
 		t.Errorf("%d topics (-want +got):\n%s", len(plan), diff)
@@ -165,7 +165,7 @@ func TestThePlansDefaultsAreSafe(t *testing.T) {
 	if _, ok := names(plan)["penstock.tasks.default.standard"]; !ok {
 		t.Error("there is no default pool")
 	}
-	hours := map[string]int{topic.DeadLetters: 30 * 24, topic.Control: 30 * 24, topic.Clock: 1}
+	hours := map[string]int{topic.DeadLetters: 30 * 24, topic.Control: 30 * 24, topic.Clock: 1, topic.Webhooks: 8 * 24}
 	for _, tp := range plan {
 		keep := hours[tp.Name]
 		if keep == 0 {

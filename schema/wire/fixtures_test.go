@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"testing"
 	"time"
 
 	"github.com/penstock/penstock/schema/deadletter"
@@ -11,6 +12,7 @@ import (
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/webhook"
 	"github.com/penstock/penstock/schema/wire"
 )
 
@@ -146,6 +148,30 @@ func reopened() *terminal.Terminal {
 	return &terminal.Terminal{
 		SchemaVersion: task.SchemaVersion, TaskID: id, Status: terminal.Reopened, Generation: &g, Tenant: "acme",
 		RedriveJob: "job-7", EndedAt: accepted.Add(time.Hour),
+	}
+}
+
+// hooks are the steps of a webhook, by the names of their files.
+func hooks(t *testing.T) map[string]*webhook.Record {
+	t.Helper()
+	body, err := webhook.NewEvent(succeeded(), 0, "https://api.example.com/v1/tasks/"+string(id)).Body()
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := func(s webhook.Step, at time.Duration) *webhook.Record {
+		return &webhook.Record{SchemaVersion: task.SchemaVersion, Step: s, TaskID: id, Tenant: "acme", At: accepted.Add(at)}
+	}
+	registered, end, open := step(webhook.Registered, 0), step(webhook.Ended, time.Minute), step(webhook.Reopened, time.Hour)
+	tried, settled := step(webhook.Attempted, 61*time.Second), step(webhook.Settled, 67*time.Second)
+	registered.Webhook = &task.Webhook{URL: "https://example.com/hook", Events: webhook.Types()}
+	end.Status, end.Offset, end.Event = task.Succeeded, 1<<40+2, body
+	open.Generation, open.Offset = 1, 1<<40+9
+	tried.Attempt = &webhook.Attempt{N: 1, At: accepted.Add(61 * time.Second), Outcome: webhook.Refused, Status: 503, Next: accepted.Add(66 * time.Second)}
+	settled.Attempt = &webhook.Attempt{N: 2, At: accepted.Add(67 * time.Second), Outcome: webhook.Accepted, Status: 204}
+	settled.State = webhook.Delivered
+	return map[string]*webhook.Record{
+		"webhook-registered": registered, "webhook-ended": end, "webhook-reopened": open,
+		"webhook-attempted": tried, "webhook-settled": settled,
 	}
 }
 

@@ -109,6 +109,22 @@ func FuzzDecodeTerminal(f *testing.F) {
 	})
 }
 
+func FuzzDecodeWebhook(f *testing.F) {
+	seed(f)
+	f.Fuzz(func(t *testing.T, key, value []byte, name string, header []byte) {
+		w, err := wire.DecodeWebhook(turned(wire.Record{}, key, value, name, header))
+		if err != nil {
+			if w != nil || !errors.Is(err, wire.ErrRecord) {
+				t.Fatalf("%v with %v", err, w)
+			}
+			return
+		}
+		if _, err := wire.EncodeWebhook(w, ""); err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+	})
+}
+
 func FuzzDecodeDeadLetter(f *testing.F) {
 	seed(f)
 	base := mustDeadLetter(f, wire.Record{})

@@ -14,6 +14,7 @@ import (
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/webhook"
 	"github.com/penstock/penstock/schema/wire"
 )
 
@@ -279,12 +280,37 @@ func TestControlRecordsAreAsPublished(t *testing.T) {
 	}
 }
 
+func TestWebhookRecordsAreAsPublished(t *testing.T) {
+	covered := map[webhook.Step]bool{}
+	for name, w := range hooks(t) {
+		covered[w.Step] = true
+		t.Run(name, func(t *testing.T) {
+			r, err := wire.EncodeWebhook(w, traceparent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := wire.DecodeWebhook(compareGolden(t, name, r))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(w, got); diff != "" {
+				t.Errorf("record (-want +got):\n%s", diff)
+			}
+		})
+	}
+	for _, s := range webhook.Steps() {
+		if !covered[s] {
+			t.Errorf("no golden file shows a webhook that is %s", s)
+		}
+	}
+}
+
 func TestNoGoldenFileIsForgotten(t *testing.T) {
 	files, err := filepath.Glob("testdata/v1/*.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	const written = 17 // by the tests above
+	const written = 22 // by the tests above
 	if len(files) != written {
 		t.Errorf("%d golden files, and the tests above compare %d", len(files), written)
 	}

@@ -39,6 +39,7 @@ const (
 	TypeTask     = "io.penstock.task.v1"
 	TypeTerminal = "io.penstock.terminal.v1"
 	TypeControl  = "io.penstock.control.v1"
+	TypeWebhook  = "io.penstock.webhook.v1"
 )
 
 // Header names. Extension attributes of CloudEvents are lower-case letters and
@@ -366,6 +367,25 @@ func DecodeTerminal(r Record) (*terminal.Terminal, error) {
 		return nil, fmt.Errorf("%w: key and task_id differ", ErrRecord)
 	}
 	return &t, nil
+}
+
+// OutlineTerminal reads of a record of `penstock.results`, from its headers
+// alone, what decides which terminal counts; false if they do not have it.
+func OutlineTerminal(r Record) (*terminal.Terminal, bool) {
+	status, ok := r.Get(HeaderStatus)
+	if !ok || len(r.Key) != task.IDLength {
+		return nil, false
+	}
+	t := &terminal.Terminal{TaskID: task.ID(r.Key), Status: task.Status(status)}
+	if g, ok := r.Get(HeaderGeneration); ok {
+		n, err := strconv.ParseUint(g, 10, 8)
+		if err != nil {
+			return nil, false
+		}
+		generation := uint8(n)
+		t.Generation = &generation
+	}
+	return t, true
 }
 
 // Control writes a record of `penstock.control`: JSON that an operator's job
