@@ -207,7 +207,9 @@ func (w *world) heal() {
 func (w *world) settled() {
 	adm := kadm.NewClient(w.cl)
 	var left int64
+	var wedged wedge
 	for deadline, quiet := time.Now().Add(10*time.Minute), 0; quiet < 2; {
+		wedged.mend(w, adm)
 		lags, err := adm.Lag(w.t.Context(), topic.WorkerGroup(pool), topic.RetryGroup)
 		w.must(err)
 		left = 0
