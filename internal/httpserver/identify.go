@@ -1,9 +1,6 @@
 package httpserver
 
 import (
-	"crypto/rand"
-	"strings"
-
 	"github.com/labstack/echo/v4"
 
 	"github.com/penstock/penstock/internal/telemetry"
@@ -13,7 +10,6 @@ import (
 const HeaderRequestID = "X-Request-Id"
 
 const (
-	maxRequestID  = 128
 	requestIDKey  = "penstock.request_id"
 	bodyLimitKey  = "penstock.body_limit"
 	accessAttrKey = "penstock.access_attrs"
@@ -24,10 +20,7 @@ const (
 func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		req := c.Request()
-		id := req.Header.Get(HeaderRequestID)
-		if !isRequestID(id) {
-			id = rand.Text()
-		}
+		id := telemetry.RequestID(req.Header.Get(HeaderRequestID))
 		c.Set(requestIDKey, id)
 		c.Set(bodyLimitKey, int64(s.cfg.BodyLimit))
 		c.Response().Header().Set(HeaderRequestID, id)
@@ -41,9 +34,4 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 func RequestID(c echo.Context) string {
 	id, _ := c.Get(requestIDKey).(string)
 	return id
-}
-
-func isRequestID(id string) bool {
-	unprintable := func(r rune) bool { return r <= ' ' || r > '~' }
-	return id != "" && len(id) <= maxRequestID && !strings.ContainsFunc(id, unprintable)
 }

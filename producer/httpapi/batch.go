@@ -52,7 +52,7 @@ func respondBatch(c echo.Context, results []ingest.Result) error {
 		item := &out.Items[i]
 		item.Index = i
 		if r.Err == nil {
-			accepted := acceptedOf(r.Receipt.ID)
+			accepted := api.NewAccepted(r.Receipt.ID)
 			item.Code, item.Accepted = http.StatusAccepted, &accepted
 			out.Accepted++
 			continue

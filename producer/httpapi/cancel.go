@@ -23,7 +23,7 @@ func (a *API) postCancel(c echo.Context) error {
 	if out.Ended {
 		return a.ended(c, out.Task)
 	}
-	c.Response().Header().Set(echo.HeaderLocation, acceptedOf(id).StatusURL)
+	c.Response().Header().Set(echo.HeaderLocation, api.NewAccepted(id).StatusURL)
 	return httpserver.OK(c, http.StatusAccepted, out.Task)
 }
 

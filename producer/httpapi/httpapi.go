@@ -108,7 +108,7 @@ func (a *API) postForward(c echo.Context) error {
 		if err := a.forward.Decode(body, &r); err != nil {
 			return ingest.Submission{}, err
 		}
-		return ofMessage(r, body, key)
+		return ingest.OfMessage(r, body, key)
 	})
 }
 
@@ -142,7 +142,7 @@ func (a *API) accept(c echo.Context, decode func(body []byte, key string) (inges
 // respond answers for an accepted task.
 func (a *API) respond(c echo.Context, r ingest.Receipt) error {
 	h := c.Response().Header()
-	accepted := acceptedOf(r.ID)
+	accepted := api.NewAccepted(r.ID)
 	h.Set(echo.HeaderLocation, accepted.StatusURL)
 	if wait, ok := preferWait(c.Request().Header); ok {
 		h.Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
@@ -166,9 +166,4 @@ func (a *API) await(ctx context.Context, id task.ID, wait time.Duration) (view a
 	}
 	view, release, err = a.d.Results.Task(ctx, api.OfTerminal(t, generation))
 	return view, release, err == nil
-}
-
-func acceptedOf(id task.ID) api.Accepted {
-	url := "/v1/tasks/" + string(id)
-	return api.Accepted{TaskID: id, Status: task.Queued, StatusURL: url, EventsURL: url + "/events", CancelURL: url + "/cancel"}
 }

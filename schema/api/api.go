@@ -64,6 +64,12 @@ type Accepted struct {
 	CancelURL string      `json:"cancel_url"`
 }
 
+// NewAccepted returns what the caller of an accepted task is told.
+func NewAccepted(id task.ID) Accepted {
+	url := "/v1/tasks/" + string(id)
+	return Accepted{TaskID: id, Status: task.Queued, StatusURL: url, EventsURL: url + "/events", CancelURL: url + "/cancel"}
+}
+
 // BatchRequest is the body of POST /v1/inference/batch.
 type BatchRequest struct {
 	Tasks []json.RawMessage `json:"tasks"`

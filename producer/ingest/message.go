@@ -1,10 +1,9 @@
-package httpapi
+package ingest
 
 import (
 	"time"
 
 	"github.com/penstock/penstock/internal/validate"
-	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
 )
@@ -15,13 +14,14 @@ const (
 	labelTimestamp = "timestamp"
 )
 
-// ofMessage turns a message into a submission without a model: the rules find
-// one. The message's own id is its idempotency key.
-func ofMessage(r api.ForwardRequest, body []byte, key string) (ingest.Submission, error) {
+// OfMessage turns a message into a submission without a model: the rules find
+// one. The message's own id is its idempotency key. The tenant is the caller's
+// to set.
+func OfMessage(r api.ForwardRequest, body []byte, key string) (Submission, error) {
 	switch {
 	case r.MessageID == "":
 	case key != "" && key != r.MessageID:
-		return ingest.Submission{}, &validate.Error{
+		return Submission{}, &validate.Error{
 			Code: fault.Malformed, Path: "message_id", Offset: -1,
 			Reason: "differs from the Idempotency-Key; give one of them",
 		}
@@ -35,7 +35,7 @@ func ofMessage(r api.ForwardRequest, body []byte, key string) (ingest.Submission
 	if r.Timestamp != nil {
 		labels[labelTimestamp] = r.Timestamp.UTC().Format(time.RFC3339Nano)
 	}
-	return ingest.Submission{
+	return Submission{
 		Request: &api.SubmitRequest{Source: r.Source, Payload: r.Payload, SessionID: r.SessionID, Labels: labels},
 		Key:     key,
 		Body:    body,
