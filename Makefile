@@ -45,6 +45,10 @@ soak: ## HOURS of load with a fault now and then
 check: ## format, vet, staticcheck, import rules, every module alone
 	@scripts/check.sh
 
+.PHONY: proto
+proto: ## lint the gRPC contract and write its code
+	@scripts/proto.sh
+
 .PHONY: fmt
 fmt: ## format the code
 	go run $(GOFUMPT) -l -w $$(go list -m -f '{{.Dir}}')

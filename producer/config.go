@@ -3,6 +3,7 @@ package producer
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/penstock/penstock/internal/auth"
@@ -38,6 +39,8 @@ type Config struct {
 	Kafka kafkaclient.Config `koanf:"kafka"`
 	Redis redisclient.Config `koanf:"redis"`
 	Blob  blob.Config        `koanf:"blob"`
+
+	GRPCListen string `koanf:"grpc_listen" usage:"address of the gRPC API; empty: none"`
 
 	Catalog string `koanf:"catalog" usage:"YAML file of models and pools, the same for producer and worker"`
 	Rules   string `koanf:"rules" usage:"YAML file of routing rules; empty: messages without a model go to the first chat model"`
@@ -97,6 +100,10 @@ func (c *Config) Validate() error {
 		if bad {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
+	}
+	if c.GRPCListen != "" {
+		_, _, err := net.SplitHostPort(c.GRPCListen)
+		fault(err != nil, "grpc_listen: want host:port, got %q", c.GRPCListen)
 	}
 	fault(c.BufferBytes < 1<<20, "buffer_bytes: must be at least 1MiB")
 	fault(c.TasksPerSecond < 0 || c.InFlightBytes < 0, "tasks_per_second, in_flight_bytes: must not be negative")

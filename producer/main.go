@@ -34,7 +34,7 @@ func Main(ctx context.Context, p lifecycle.Proc) error {
 	if err := server.Listen(); err != nil {
 		return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 	}
-	log.Info("producer is up", "listen", server.Addr(), "admin_listen", server.AdminAddr())
+	log.Info("producer is up", "listen", server.Addr(), "admin_listen", server.AdminAddr(), "grpc_listen", s.GRPCAddr())
 	return serve(ctx, server, s)
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/penstock/penstock/producer/admit"
 	"github.com/penstock/penstock/producer/backlog"
 	"github.com/penstock/penstock/producer/cancel"
+	"github.com/penstock/penstock/producer/grpcapi"
 	"github.com/penstock/penstock/producer/httpapi"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/rules"
@@ -52,6 +53,7 @@ type Deps struct {
 type Service struct {
 	*httpapi.API
 
+	rpc   *grpcapi.Server // nil without grpc_listen
 	log   *slog.Logger
 	ready *lifecycle.Readiness
 	ping  func(context.Context) error
@@ -276,7 +278,13 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Drain: draining,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.openRPC(cfg, grpcapi.Deps{
+		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Follower: d.Follower, Store: p.memory, Results: p.claims,
+		IDs: p.minter, Auth: d.Auth, Schemas: spec.FS, Ready: s.ready.Err, Log: d.Log, Registry: d.Registry,
+	})
 }
 
 // watchKafka keeps the readiness: an ingress that cannot reach Kafka wants no
@@ -300,21 +308,30 @@ func (s *Service) watchKafka(ctx context.Context) {
 	}
 }
 
-// Drain makes calls that wait for a result answer 202 now. The HTTP server
-// calls it when it stops taking requests.
-func (s *Service) Drain() { s.drain() }
+// Drain makes calls that wait for a result answer 202 now, and gRPC take no new
+// ones. The HTTP server calls it when it stops taking requests.
+func (s *Service) Drain() {
+	s.drain()
+	if s.rpc != nil {
+		s.rpc.Drain()
+	}
+}
 
-// Run works until ctx ends, then closes the service. Its context should end
-// after the HTTP server has drained.
+// Run works until ctx ends and the calls of gRPC have, then closes the service.
+// Its context should end after the HTTP server has drained.
 func (s *Service) Run(ctx context.Context) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	var wg sync.WaitGroup
 	for _, loop := range s.loops {
-		wg.Go(func() { loop(ctx) })
+		wg.Go(func() { loop(running) })
 	}
+	err := s.serveRPC(ctx)
 	<-ctx.Done()
 	s.Drain()
+	stop()
 	wg.Wait()
-	return s.Close(context.WithoutCancel(ctx))
+	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 }
 
 // Close flushes what is buffered and closes the clients. Only a Service that

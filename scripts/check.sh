@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Formatting, vet, staticcheck, import rules, and that every module builds and
-# is tidy without the workspace. Runs all of them, then says which failed.
+# Formatting, vet, staticcheck, import rules, that every module builds and is tidy
+# without the workspace, and that the gRPC code is that of its contract. Runs all of them, then says which failed.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -37,6 +37,7 @@ check vet go vet -tags "$tags" work
 check staticcheck go run "$staticcheck" -tags "$tags" "${modules[@]/%//...}"
 check arch go test -count=1 ./internal/arch
 check shellcheck scripts_clean
+check "gRPC contract" scripts/proto.sh check
 for module in "${modules[@]}"; do check "$(basename "$module") without the workspace" alone "$module"; done
 
 if ((${#failed[@]})); then

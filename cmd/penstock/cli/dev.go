@@ -43,6 +43,7 @@ a real Kafka and Redis. On loopback any bearer token, or none, is tenant dev. Be
 	}
 	f := c.Flags()
 	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "address of every route")
+	f.StringVar(&cfg.GRPC, "grpc-listen", "", "address of the gRPC API, or none; default: port 9090 beside 8080, else a free one")
 	f.StringVar(&cfg.DataDir, "data-dir", "", "directory that keeps the log across restarts; default: memory")
 	f.StringVar(&cfg.Kafka, "kafka", "", "a real Kafka, host:port, comma separated")
 	f.StringVar(&cfg.Redis, "redis", "", "a real Redis, as redis://host:port/0")

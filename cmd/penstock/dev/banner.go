@@ -18,6 +18,9 @@ func (s *Stack) Banner(w io.Writer) {
 		"Metrics     " + s.URL() + "/metrics",
 		"Operator    " + s.URL() + "/admin/v1/dead-letters",
 	}
+	if addr := s.GRPCAddr(); addr != "" {
+		lines = append(lines, "gRPC        "+addr+", plaintext, with reflection")
+	}
 	if s.simulator != nil {
 		lines = append(lines, "Engine      simulated; fault switches at "+s.simulator.URL()+"/sim/faults")
 	} else {

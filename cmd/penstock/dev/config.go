@@ -21,6 +21,7 @@ import (
 // Config is what the user chooses.
 type Config struct {
 	Listen  string // the one address of every route
+	GRPC    string // address of the gRPC API; empty: beside the API; none: off
 	DataDir string // keeps Kafka's log across restarts; empty: memory
 	Kafka   string // bootstrap addresses of a real Kafka, comma separated; empty: inside the process
 	Redis   string // URL of a real Redis; empty: inside the process
@@ -52,6 +53,11 @@ func (c Config) Validate() error {
 	if c.DataDir != "" && c.Kafka != "" {
 		errs = append(errs, errors.New("--data-dir is for the Kafka inside the process: leave it out with --kafka"))
 	}
+	if c.GRPC != "" && c.GRPC != grpcOff {
+		if _, _, err := net.SplitHostPort(c.GRPC); err != nil {
+			errs = append(errs, fmt.Errorf("--grpc-listen %q: want host:port, or none", c.GRPC))
+		}
+	}
 	if c.Backend != "" {
 		if u, err := url.Parse(c.Backend); err != nil || u.Host == "" {
 			errs = append(errs, fmt.Errorf("--backend %q: want a URL such as http://127.0.0.1:8000", c.Backend))
@@ -61,6 +67,30 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("--blobs: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// grpcOff is the word for no gRPC API.
+const grpcOff = "none"
+
+// grpcListen is where the gRPC API listens: where the user says, else beside
+// the API. That is port 9090 beside port 8080, and a free one beside others, so
+// that several processes need no flags.
+func (c Config) grpcListen() string {
+	switch c.GRPC {
+	case grpcOff:
+		return ""
+	case "":
+	default:
+		return c.GRPC
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return "" // Validate says so
+	}
+	if port == "8080" {
+		return net.JoinHostPort(host, "9090")
+	}
+	return net.JoinHostPort(host, "0")
 }
 
 // blobConfig is the store of large payloads and results. Dir is where it may

@@ -183,6 +183,9 @@ func (s *Stack) openServer(context.Context) error {
 // URL is the base of every route.
 func (s *Stack) URL() string { return "http://" + s.server.Addr() }
 
+// GRPCAddr is the address of the gRPC API; "" without one.
+func (s *Stack) GRPCAddr() string { return s.producer.GRPCAddr() }
+
 // SimulatorURL is where the simulated engine answers; "" with a real one.
 func (s *Stack) SimulatorURL() string {
 	if s.simulator == nil {

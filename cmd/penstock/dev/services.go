@@ -34,7 +34,7 @@ func (s *Stack) producerConfig() producer.Config {
 	c.HTTPConfig.Config, c.IDConfig.ID = s.httpConfig(), s.cfg.IDSecret
 	c.Kafka, c.Redis, c.Blob = s.kafka, s.redis, s.blobs
 	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
-	c.BacklogCheck = false
+	c.BacklogCheck, c.GRPCListen = false, s.cfg.grpcListen()
 	return c
 }
 
