@@ -43,6 +43,15 @@ func public(method string) bool {
 	return strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.")
 }
 
+// known is the name of a method that a service has: others are the caller's
+// invention and belong in no label.
+func known(method string) string {
+	if _, ours := scopes()[method]; ours || public(method) {
+		return method
+	}
+	return "unknown"
+}
+
 // tap authenticates a call by its headers, so that nobody unknown has a message
 // read. It runs where the connection is read: a slow authenticator holds up this
 // connection alone.
@@ -50,12 +59,10 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	if public(info.FullMethodName) {
 		return ctx, nil
 	}
-	began := time.Now()
+	c := begin(ctx, known(info.FullMethodName))
 	p, err := s.authenticate(ctx, info)
 	if err != nil {
-		st := statusOf(err, "")
-		s.metrics.observe(info.FullMethodName, st.Code(), time.Since(began))
-		return ctx, st.Err()
+		return ctx, s.end(c, err)
 	}
 	return auth.With(ctx, p), nil
 }
@@ -63,7 +70,7 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 func (s *Server) authenticate(ctx context.Context, info *tap.Info) (_ auth.Principal, err error) {
 	defer func() {
 		if r := recover(); r != nil { // nobody above would catch it
-			err = s.panicked(&call{method: info.FullMethodName}, r)
+			err = s.panicked(&call{method: known(info.FullMethodName)}, r)
 		}
 	}()
 	return s.d.Auth.Authenticate(ctx, bearer(info.Header))
@@ -129,6 +136,12 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err := c.allowed(); err != nil {
 		return err
 	}
+	if public(c.method) { // a balancer watches health for ever: no drain waits for that
+		watching, stop := context.WithCancel(c.ctx)
+		defer stop()
+		defer context.AfterFunc(s.draining, stop)()
+		return handle(srv, &inContext{ss, watching})
+	}
 	return handle(srv, &inContext{ss, c.ctx})
 }
 
@@ -165,10 +178,10 @@ func (s *Server) end(c *call, err error) error {
 		slog.String("request_id", c.requestID),
 		slog.String("trace_id", telemetry.TraceID(telemetry.TraceParent(c.ctx))),
 		slog.String("remote_ip", remoteIP(c.ctx)))
-	switch st.Code() {
-	case codes.Internal, codes.DataLoss, codes.Unknown:
+	switch code := st.Code(); {
+	case code == codes.Internal, code == codes.DataLoss, code == codes.Unknown:
 		s.d.Log.Error("rpc failed", "err", err, "method", c.method, "request_id", c.requestID)
-	case codes.Unavailable:
+	case code == codes.Unavailable && !asked(err):
 		s.d.Log.Warn("rpc failed", "err", err, "method", c.method, "request_id", c.requestID)
 	}
 	return st.Err()

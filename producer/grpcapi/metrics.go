@@ -36,12 +36,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// observe counts a call. The method is the caller's word only where a service
-// has it.
+// observe counts a call.
 func (m *metrics) observe(method string, code codes.Code, took time.Duration) {
-	if _, known := scopes()[method]; !known && !public(method) {
-		method = "unknown"
-	}
 	m.calls.WithLabelValues(method, code.String()).Inc()
 	m.duration.WithLabelValues(method).Observe(took.Seconds())
 }

@@ -126,7 +126,7 @@ func (s *Server) recheck(ctx context.Context) error {
 // come back is told so by an event too, since not every client shows details.
 func goodbye(to *sender, err error) error {
 	switch {
-	case errors.Is(err, errDraining), errors.Is(err, errLifetime):
+	case asked(err):
 	case errors.Is(err, follow.ErrSlow), errors.Is(err, errSlow):
 		return comeBack(err, time.Second) // it would not read a goodbye
 	default:
@@ -139,6 +139,9 @@ func goodbye(to *sender, err error) error {
 	}
 	return comeBack(err, wait)
 }
+
+// asked reports that a watch ended because its watcher was asked to come back.
+func asked(err error) bool { return errors.Is(err, errDraining) || errors.Is(err, errLifetime) }
 
 func reasonOf(err error) string {
 	if errors.Is(err, errDraining) {

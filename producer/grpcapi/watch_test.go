@@ -149,6 +149,23 @@ func TestACallThatOutlastsTheGraceIsCut(t *testing.T) {
 	b.served <- nil
 }
 
+func TestADrainDoesNotWaitForWhoWatchesHealth(t *testing.T) {
+	b := setup(t, grpcapi.Params{DrainGrace: time.Minute}, admit.Params{})
+	stream, err := grpc_health_v1.NewHealthClient(b.conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := stream.Recv(); err != nil || got.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+		t.Fatalf("%v, %v", got, err)
+	}
+	began := time.Now()
+	b.server.Drain()
+	if err := <-b.served; err != nil || time.Since(began) > 30*time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+	b.served <- nil
+}
+
 func TestARevokedKeyLosesItsWatch(t *testing.T) {
 	b := setup(t, grpcapi.Params{Recheck: 5 * time.Millisecond}, admit.Params{})
 	stream := b.watch(b.as("acme"), b.id(), "")

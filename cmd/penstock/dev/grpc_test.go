@@ -11,8 +11,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/penstock/penstock/cmd/penstock/dev"
 	"github.com/penstock/penstock/internal/rpc"
@@ -21,7 +23,7 @@ import (
 // TestTheWholePipelineOverGRPC uses what a stranger has: an address, and the
 // contract.
 func TestTheWholePipelineOverGRPC(t *testing.T) {
-	_, s, _ := run(t, dev.DefaultConfig())
+	cl, s, _ := run(t, dev.DefaultConfig())
 	conn, err := grpc.NewClient(s.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -53,6 +55,22 @@ func TestTheWholePipelineOverGRPC(t *testing.T) {
 		got, err := tasks.Get(ctx, &rpc.GetRequest{TaskId: accepted.TaskId})
 		if err != nil || got.Task.Output.Text != whole {
 			t.Errorf("%v, %v", got, err)
+		}
+	})
+	t.Run("one key and request are one task over HTTP and gRPC", func(t *testing.T) {
+		first, err := cl.SubmitRaw(ctx, []byte(`{"payload": {"text": "once"}, "model": "sim-chat", "params": {"max_tokens": 8, "temperature": 0.2}}`), "both ways")
+		if err != nil {
+			t.Fatal(err)
+		}
+		params, err := structpb.NewStruct(map[string]any{"temperature": 0.2, "max_tokens": 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := tasks.Submit(metadata.AppendToOutgoingContext(ctx, "idempotency-key", `"both ways"`), &rpc.SubmitRequest{
+			Model: "sim-chat", Payload: &rpc.Payload{Content: &rpc.Payload_Text{Text: "once"}}, Params: params,
+		})
+		if err != nil || again.TaskId != string(first.TaskID) {
+			t.Errorf("%v and %v, %v", first, again, err)
 		}
 	})
 	t.Run("a cancel stops a task", func(t *testing.T) {
