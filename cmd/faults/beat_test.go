@@ -140,10 +140,10 @@ func (r *rig) submit(ctx context.Context, name string, n int) (task.ID, error) {
 func beatTask(n int) api.SubmitRequest { return prompt(fmt.Sprint("beat ", n)) }
 
 // refused is an answer that says the task was not taken for now.
-func refused(err error) (retryAfter string, ok bool) {
+func refused(err error) (retryAfter time.Duration, ok bool) {
 	e, ok := errors.AsType[*client.Error](err)
 	if !ok || e.Status != http.StatusServiceUnavailable {
-		return "", false
+		return 0, false
 	}
 	return e.RetryAfter, true
 }

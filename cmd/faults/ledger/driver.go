@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -151,10 +150,8 @@ func meaning(err error) (refused, final bool) {
 
 func pauseOf(err error) time.Duration {
 	pause := retryLeast
-	if e, ok := errors.AsType[*client.Error](err); ok {
-		if s, convErr := strconv.Atoi(e.RetryAfter); convErr == nil {
-			pause = time.Duration(s) * time.Second
-		}
+	if e, ok := errors.AsType[*client.Error](err); ok && e.RetryAfter > 0 {
+		pause = e.RetryAfter
 	}
 	return max(retryLeast, min(retryMost, pause))
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/tmaxmax/go-sse"
 
-	"github.com/penstock/penstock/cmd/penstock/client"
 	"github.com/penstock/penstock/schema/event"
 )
 
@@ -112,7 +112,7 @@ func (w *Watcher) read(e Entry, base string, last *event.ID) (done bool, err err
 		if frame.Data == "" {
 			continue
 		}
-		ev, err := client.DecodeEvent(frame)
+		ev, err := decode(frame)
 		if err != nil {
 			return false, err
 		}
@@ -124,6 +124,26 @@ func (w *Watcher) read(e Entry, base string, last *event.ID) (done bool, err err
 		}
 	}
 	return false, io.ErrUnexpectedEOF
+}
+
+// decode reads the event of a frame, by another reader of streams than the
+// client's: one does not hide the other's mistakes.
+func decode(frame sse.Event) (event.Event, error) {
+	var e event.Event
+	if err := json.Unmarshal([]byte(frame.Data), &e); err != nil {
+		return e, fmt.Errorf("decode event: %w", err)
+	}
+	if e.ID.IsZero() && frame.LastEventID != "" {
+		id, err := event.ParseID(frame.LastEventID)
+		if err != nil {
+			return e, fmt.Errorf("event id %q: %w", frame.LastEventID, err)
+		}
+		e.ID = id
+	}
+	if e.Type == "" {
+		e.Type = event.Type(frame.Type)
+	}
+	return e, nil
 }
 
 // open asks for the stream. A nil body without an error: the terminal was

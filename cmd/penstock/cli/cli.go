@@ -94,13 +94,25 @@ func (e *env) setting(name, otherwise string) string {
 	return otherwise
 }
 
+// Retries of commands: one that a person waits for gives up after half a
+// second, one that works through a batch outlasts a restart.
+const (
+	fewRetries  = 2
+	manyRetries = 8
+)
+
 // client connects to what the flags name.
-func (e *env) client() (*client.Client, error) {
+func (e *env) client() (*client.Client, error) { return e.connect(fewRetries) }
+
+// honest is client for a load test, which counts every answer.
+func (e *env) honest() (*client.Client, error) { return e.connect(0) }
+
+func (e *env) connect(retries int) (*client.Client, error) {
 	key := e.key
 	if key == "" {
 		key = e.Getenv("PENSTOCK_KEY")
 	}
-	c, err := client.New(client.Config{API: e.api, Results: e.results, Admin: e.admin, Key: key, Operator: e.name})
+	c, err := client.New(client.Config{API: e.api, Results: e.results, Admin: e.admin, Key: key, Operator: e.name, Retries: retries})
 	if err != nil {
 		return nil, &lifecycle.UsageError{Err: err}
 	}
@@ -148,7 +160,7 @@ func coded(err error) error {
 		return &exitError{err, ExitTimeout}
 	}
 	if _, ok := errors.AsType[*client.UnreachableError](err); ok {
-		return &exitError{err, ExitUnreachable}
+		return &exitError{fmt.Errorf("%w; is it running? start one with `penstock dev`", err), ExitUnreachable}
 	}
 	switch client.StatusOf(err) {
 	case 401, 403:

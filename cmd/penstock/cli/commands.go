@@ -10,6 +10,6 @@ import (
 func (e *env) commands() []*cobra.Command {
 	return []*cobra.Command{
 		e.submit(), e.get(), e.wait(), e.tail(), e.cancel(), e.list(),
-		e.dev(), e.demo(), e.demoLLM(), e.simulate(), e.dlt(), e.topics(), e.doctor(), e.version(), bench.Command(e.client, workplace),
+		e.dev(), e.demo(), e.demoLLM(), e.simulate(), e.dlt(), e.topics(), e.doctor(), e.version(), bench.Command(e.honest, workplace),
 	}
 }

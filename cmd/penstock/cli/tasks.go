@@ -364,12 +364,16 @@ func (e *env) follow(c *cobra.Command, cl *client.Client, id task.ID, after even
 	defer cancel()
 	out, notes := c.OutOrStdout(), c.ErrOrStderr()
 	var end event.Event
+	var text client.Text
 	err := cl.Tail(ctx, id, after, func(ev event.Event) error {
 		end = ev
 		if e.output != "table" {
 			return json.NewEncoder(out).Encode(ev)
 		}
-		return showEvent(out, notes, ev)
+		if !after.IsZero() && ev.Type.Terminal() {
+			ev.Result = nil // the whole text is not what was asked for
+		}
+		return showEvent(out, notes, &text, ev)
 	})
 	if err != nil {
 		return err
@@ -380,23 +384,21 @@ func (e *env) follow(c *cobra.Command, cl *client.Client, id task.ID, after even
 	return nil
 }
 
-func showEvent(out, notes io.Writer, ev event.Event) error {
-	var err error
-	switch ev.Type {
-	case event.Delta, event.Snapshot:
-		_, err = io.WriteString(out, ev.Text)
-	case event.Restart:
-		_, err = fmt.Fprintf(notes, "\n[restart: %s]\n", ev.Reason)
-		if err == nil {
-			_, err = io.WriteString(out, ev.Text)
-		}
-	case event.Gap:
-		_, err = fmt.Fprintln(notes, "\n[gap: some of the text is missing above; `penstock get` has all of it]")
-	default:
-		if ev.Type.Terminal() {
-			_, err = fmt.Fprintln(out)
-		}
+// showEvent prints what an event adds to the text.
+func showEvent(out, notes io.Writer, text *client.Text, ev event.Event) error {
+	piece, anew := text.Add(ev)
+	switch {
+	case ev.Type == event.Restart:
+		fmt.Fprintf(notes, "\n[restart: %s]\n", ev.Reason)
+	case ev.Type == event.Gap:
+		fmt.Fprintln(notes, "\n[gap: some of the text is missing above; the end has all of it]")
+	case anew:
+		fmt.Fprintln(notes, "\n[the whole text]")
 	}
+	if ev.Type.Terminal() {
+		piece += "\n"
+	}
+	_, err := io.WriteString(out, piece)
 	return err
 }
 
@@ -410,6 +412,7 @@ func reasonOf(ev event.Event) string {
 func (e *env) list() *cobra.Command {
 	var f client.Filter
 	var status string
+	var all bool
 	c := &cobra.Command{
 		Use: "list", Short: "List tasks, newest first", GroupID: "task", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -419,6 +422,9 @@ func (e *env) list() *cobra.Command {
 			}
 			defer cl.Close()
 			f.Status = task.Status(status)
+			if all {
+				return e.listAll(c, cl, f)
+			}
 			page, err := cl.List(c.Context(), f)
 			if err != nil {
 				return err
@@ -437,5 +443,19 @@ func (e *env) list() *cobra.Command {
 	c.Flags().StringVar(&f.Label, "label", "", "only this label, name=value")
 	c.Flags().StringVar(&f.After, "after", "", "cursor that the last page ended with")
 	c.Flags().IntVar(&f.Limit, "limit", 50, "tasks on a page")
+	c.Flags().BoolVar(&all, "all", false, "every page, as one")
 	return c
+}
+
+// listAll prints every page as one.
+func (e *env) listAll(c *cobra.Command, cl *client.Client, f client.Filter) error {
+	f.Limit = api.MaxList
+	var tasks []api.Task
+	for t, err := range cl.All(c.Context(), f) {
+		if err != nil {
+			return err
+		}
+		tasks = append(tasks, t)
+	}
+	return print(e, c.OutOrStdout(), tasks, tasks, listRows)
 }
