@@ -43,7 +43,8 @@ func TestTheCommandsInTheDocs(t *testing.T) {
 	id := regexp.MustCompile(`task_[0-9a-v]{48}`)
 	refused := regexp.MustCompile(`"code":[45][0-9][0-9]`)
 	base := dev.cl.API()
-	for _, page := range []string{"../../README.md", "../../docs/runbook/dead-letters.md"} {
+	for _, page := range []string{"../../README.md", "../../docs/cli.md", "../../docs/runbook/dead-letters.md"} {
+		dir := t.TempDir()
 		blocks := shellBlocks(t, page)
 		if len(blocks) == 0 {
 			t.Errorf("%s shows no commands", page)
@@ -55,6 +56,7 @@ func TestTheCommandsInTheDocs(t *testing.T) {
 				last = "dead"
 			}
 			cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", strings.ReplaceAll(block, "localhost:8080", strings.TrimPrefix(base, "http://")))
+			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), "PATH="+env.bin+":"+os.Getenv("PATH"), "PENSTOCK_API="+base, "PENSTOCK_ADMIN="+base)
 			out, err := cmd.CombinedOutput()
 			if err != nil || refused.Match(out) || len(out) == 0 {

@@ -10,6 +10,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -68,6 +70,9 @@ func server(t *testing.T, end task.Status) *httptest.Server {
 			return
 		}
 		envelope(w, 202, api.Accepted{TaskID: "task_1", Status: task.Queued})
+	})
+	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(api.ModelList{Data: []api.Model{{ID: "sim-chat"}}})
 	})
 	mux.HandleFunc("POST /v1/inference/batch", func(w http.ResponseWriter, r *http.Request) {
 		var req api.BatchRequest
@@ -140,6 +145,48 @@ func TestSubmit(t *testing.T) {
 			t.Errorf("exit %d, stderr %s", code, errs)
 		}
 	})
+}
+
+func TestBatchRun(t *testing.T) {
+	good, bad := server(t, task.Succeeded), server(t, task.Failed)
+	dir := t.TempDir()
+	path, out := filepath.Join(dir, "tasks.jsonl"), filepath.Join(dir, "results.jsonl")
+	if err := os.WriteFile(path, []byte(`{"custom_id":"a","payload":{"text":"why?"}}`+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("writes results to stdout and the rest to stderr", func(t *testing.T) {
+		stdout, stderr, code := run(t, "", nil, "batch", "run", path, "--api", good.URL)
+		if code != 0 || !strings.HasPrefix(stdout, `{"custom_id":"a","task_id":"task_1","status":"succeeded"`) || !strings.Contains(stderr, "1 succeeded") {
+			t.Errorf("exit %d, stdout %s, stderr %s", code, stdout, stderr)
+		}
+	})
+	t.Run("writes results to a file, and none twice", func(t *testing.T) {
+		for range 2 {
+			if stdout, stderr, code := run(t, "", nil, "batch", "run", path, "-o", out, "--api", good.URL); code != 0 || stdout != "" {
+				t.Errorf("exit %d, stdout %s, stderr %s", code, stdout, stderr)
+			}
+		}
+		if text, err := os.ReadFile(out); err != nil || strings.Count(string(text), "\n") != 1 {
+			t.Errorf("%s, %v", text, err)
+		}
+	})
+	for name, tc := range map[string]struct {
+		args []string
+		want int
+		says string
+	}{
+		"exits 3 if a task did not succeed":     {[]string{path, "--api", bad.URL}, 3, "1 of 1 tasks did not succeed"},
+		"exits 2 for a model that is not there": {[]string{path, "--api", good.URL, "-m", "gpt-9"}, 2, "tasks.jsonl:1: model"},
+		"exits 2 for a file that is not there":  {[]string{filepath.Join(dir, "nope"), "--api", good.URL}, 2, "nope"},
+		"exits 2 for a choice that is none":     {[]string{path, "--on-interrupt", "panic"}, 2, "ask, keep or cancel"},
+		"exits 2 for a concurrency of none":     {[]string{path, "--concurrency", "0"}, 2, "--concurrency"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, stderr, code := run(t, "", nil, append([]string{"batch", "run"}, tc.args...)...); code != tc.want || !strings.Contains(stderr, tc.says) {
+				t.Errorf("exit %d, stderr %s", code, stderr)
+			}
+		})
+	}
 }
 
 func TestExitCodes(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 
 	"github.com/penstock/penstock/cmd/penstock/client"
 	"github.com/penstock/penstock/cmd/penstock/dev"
-	"github.com/penstock/penstock/cmd/penstock/tty"
+	"github.com/penstock/penstock/cmd/penstock/progress"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
@@ -112,13 +112,13 @@ func (g *guide) batch(ctx context.Context) error {
 		return err
 	}
 	g.submitted += len(ids)
-	bar := newProgress(g.out, tty.Is(g.out), len(ids))
-	defer bar.close()
+	bar := progress.New(g.out, len(ids))
+	defer bar.Close()
 	return g.cl.TailMany(ctx, ids, func(e event.Event) error {
 		if !e.Type.Terminal() {
 			return nil
 		}
-		bar.step()
+		bar.Step()
 		if e.Type != event.Succeeded {
 			return fmt.Errorf("task %s ended as %s", e.TaskID, e.Type)
 		}

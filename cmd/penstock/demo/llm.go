@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/cmd/penstock/client"
-	"github.com/penstock/penstock/cmd/penstock/tty"
+	"github.com/penstock/penstock/cmd/penstock/progress"
 	"github.com/penstock/penstock/cmd/system"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/event"
@@ -252,14 +252,14 @@ func (d LLM) batch(ctx context.Context, cl *client.Client, prompts []api.SubmitR
 	if err != nil {
 		return samples{}, err
 	}
-	bar := newProgress(d.Out, tty.Is(d.Out), len(ids))
-	defer bar.close()
+	bar := progress.New(d.Out, len(ids))
+	defer bar.Close()
 	var out samples
 	err = cl.TailMany(ctx, ids, func(e event.Event) error {
 		if !e.Type.Terminal() {
 			return nil
 		}
-		bar.step()
+		bar.Step()
 		v := sample{whole: time.Since(began)}
 		err := v.take(e)
 		out.list = append(out.list, v)
