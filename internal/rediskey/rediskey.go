@@ -18,6 +18,8 @@
 //	penstock:scan:lease         string: somebody scans just now
 //	penstock:idem:<tenant>:<h>  string: what an idempotency key came with first
 //	penstock:queue:<tenant>:<h> sorted set: tasks behind one ordering key, by deadline
+//	penstock:call:{<h>}:open    list: tasks that serve calls of one name now
+//	penstock:call:{<h>}:left    list: those whose client went away
 //	penstock:cancel             Pub/Sub channel: ids whose cancel is durable
 package rediskey
 
@@ -92,4 +94,10 @@ func Queue(tenant, key string) string { return "penstock:queue:" + tenant + ":" 
 func hashed(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])
+}
+
+// Calls are the lists of the calls of one name, a hash: those that are served,
+// and those whose client went away.
+func Calls(name string) (open, left string) {
+	return "penstock:call:{" + name + "}:open", "penstock:call:{" + name + "}:left"
 }
