@@ -24,6 +24,8 @@ import (
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
+	"github.com/penstock/penstock/internal/repeat"
+	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/producer/admit"
@@ -98,7 +100,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := s.openStore(cfg, &d)
+	store, repeats, err := s.openStore(cfg, &d)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +113,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.wire(cfg, d, parts{minter, router, k.pub, k.watch, memory{store}, claims})
+	return s, s.wire(cfg, d, parts{minter, router, k.pub, k.watch, memory{store}, claims, repeats})
 }
 
 // fill replaces what the caller left to the configuration.
@@ -196,20 +198,20 @@ func (noBacklog) Over() bool { return false }
 
 // openStore connects to Redis when first needed, and follows the results unless
 // the process already does.
-func (s *Service) openStore(cfg Config, d *Deps) (*taskstore.Store, error) {
+func (s *Service) openStore(cfg Config, d *Deps) (*taskstore.Store, *repeat.Memory, error) {
 	rdb, err := redisclient.New(cfg.Redis)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s.stack.PushClose("redis", rdb.Close)
 	store := taskstore.New(rdb, taskstore.Params{Partitions: cfg.Partitions, TTL: cfg.ResultTTL, MaxAge: cfg.MaxTaskAge})
 	if d.Follower != nil {
-		return store, nil
+		return store, repeat.New(rdb), nil
 	}
 	log := eventlog.New(rdb, eventlog.Params{Partitions: cfg.Partitions, TTL: cfg.ResultTTL})
 	f := follow.New(store, log, follow.Params{Service: "producer", Log: d.Log, Registry: d.Registry})
 	d.Follower = f
-	return store, s.follow(cfg, *d, f)
+	return store, repeat.New(rdb), s.follow(cfg, *d, f)
 }
 
 // follow has Run watch the results: over Redis, and at the log's end for the
@@ -250,12 +252,13 @@ func (s *Service) openSweeper(cfg Config, d Deps, pub *tasktopic.Publisher, stor
 
 // parts are what the handlers stand on.
 type parts struct {
-	minter *task.Minter
-	router *rules.Set
-	pub    *tasktopic.Publisher
-	watch  ingest.Backlog
-	memory memory
-	claims *claimcheck.Desk
+	minter  *task.Minter
+	router  *rules.Set
+	pub     *tasktopic.Publisher
+	watch   ingest.Backlog
+	memory  memory
+	claims  *claimcheck.Desk
+	repeats *repeat.Memory
 }
 
 func (s *Service) wire(cfg Config, d Deps, p parts) error {
@@ -277,6 +280,8 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	s.API, err = httpapi.New(httpapi.Deps{
 		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Drain: draining,
+		WatchFunc: watcher(d.Follower), Repeats: p.repeats, Seats: seats.New(seats.Params{All: maxStreams, PerTenant: maxTenantStreams}),
+		Registry: d.Registry, Log: d.Log,
 	})
 	if err != nil {
 		return err
@@ -285,6 +290,19 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Follower: d.Follower, Store: p.memory, Results: p.claims,
 		IDs: p.minter, Auth: d.Auth, Schemas: spec.FS, Ready: s.ready.Err, Log: d.Log, Registry: d.Registry,
 	})
+}
+
+// Bounds of the streams of the OpenAI routes that are open at once.
+const (
+	maxStreams       = 20_000
+	maxTenantStreams = 10_000
+)
+
+// watcher has the follower hand over the events of a task from the first on.
+func watcher(f *follow.Follower) func(context.Context, task.ID) (httpapi.Events, error) {
+	return func(ctx context.Context, id task.ID) (httpapi.Events, error) {
+		return f.FollowMany(ctx, []follow.Watch{{ID: id}})
+	}
 }
 
 // watchKafka keeps the readiness: an ingress that cannot reach Kafka wants no

@@ -1,9 +1,12 @@
-// Package httpapi is the native HTTP face of the ingress: it reads a request,
-// calls one function and writes the answer. What is accepted, and when, is
-// decided in ingest and cancel.
+// Package httpapi is the HTTP face of the ingress: it reads a request, calls one
+// function and writes the answer. What is accepted, and when, is decided in
+// ingest and cancel; how bodies of the OpenAI API are read and written, in
+// openai.
 //
-// Routes: POST /v1/inference, POST /v1/inference/batch, POST /api/forward,
-// POST /v1/tasks/{id}/cancel, GET /v1/models and GET /v1/models/{id}.
+// Native routes: POST /v1/inference, POST /v1/inference/batch, POST /api/forward,
+// POST /v1/tasks/{id}/cancel. Those that OpenAI clients know: POST
+// /v1/chat/completions, /v1/completions, /v1/engines/{engine}/completions and
+// /v1/embeddings, GET /v1/models and /v1/models/{id}.
 package httpapi
 
 import (
@@ -11,17 +14,23 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/internal/validate"
 	"github.com/penstock/penstock/producer/admit"
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/ingest"
+	"github.com/penstock/penstock/producer/openai"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
@@ -37,6 +46,22 @@ type Waiter interface {
 // that may pass.
 type Results interface {
 	Task(ctx context.Context, view api.Task) (_ api.Task, release func(), err error)
+	Event(ctx context.Context, e eventlog.Entry) (_ eventlog.Entry, release func(), err error)
+}
+
+// Events hands over the events of a task: *follow.Stream.
+type Events interface {
+	Poll(ctx context.Context, until <-chan time.Time) (follow.Item, error)
+	Close()
+}
+
+// Repeats lets a client's retry find the call that it repeats: *repeat.Memory.
+type Repeats interface {
+	Begin(ctx context.Context, call string, id task.ID) error
+	Again(ctx context.Context, call string) (task.ID, error)
+	Answered(ctx context.Context, call string, id task.ID) error
+	Leave(ctx context.Context, call string, id task.ID) error
+	Orphan(ctx context.Context, call string, id task.ID) (bool, error)
 }
 
 // Deps are the parts the handlers call.
@@ -49,8 +74,17 @@ type Deps struct {
 	Results Results
 	Catalog *catalog.Catalog
 	Auth    auth.Authenticator
-	Schemas fs.FS           // submit.schema.json and forward.schema.json
+	Schemas fs.FS           // of the bodies: submit, forward, chat, completion and embedding.schema.json
 	Drain   context.Context // done when waiting calls should stop to wait
+
+	WatchFunc func(ctx context.Context, id task.ID) (Events, error) // from the first event on
+	Repeats   Repeats
+	Seats     *seats.Seats // of streams
+	Registry  prometheus.Registerer
+	Log       *slog.Logger
+
+	Grace     time.Duration // for a retry, until the task of a client that went away is cancelled; default 2 s
+	Heartbeat time.Duration // longest silence of a stream; default 15 s
 }
 
 // API holds the handlers.
@@ -58,7 +92,9 @@ type API struct {
 	d       Deps
 	submit  *validate.Schema
 	forward *validate.Schema
+	parser  *openai.Parser
 	models  models
+	metrics *metrics
 }
 
 // New compiles the schemas.
@@ -67,11 +103,18 @@ func New(d Deps) (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile request schemas: %w", err)
 	}
-	a := &API{d: d, models: listModels(d.Catalog)}
-	var errSubmit, errForward error
+	if d.Grace == 0 {
+		d.Grace = graceDefault
+	}
+	if d.Heartbeat == 0 {
+		d.Heartbeat = heartbeatDefault
+	}
+	a := &API{d: d, models: listModels(d.Catalog), metrics: newMetrics(d.Registry)}
+	var errSubmit, errForward, errParser error
 	a.submit, errSubmit = set.Schema("submit")
 	a.forward, errForward = set.Schema("forward")
-	return a, errors.Join(errSubmit, errForward)
+	a.parser, errParser = openai.NewParser(d.Schemas)
+	return a, errors.Join(errSubmit, errForward, errParser)
 }
 
 // Register adds the routes.
@@ -81,9 +124,7 @@ func (a *API) Register(e *echo.Echo) {
 	e.POST("/v1/inference/batch", a.postBatch, submit)
 	e.POST("/api/forward", a.postForward, submit)
 	e.POST("/v1/tasks/:id/cancel", a.postCancel, submit)
-	known := httpserver.Authenticate(a.d.Auth)
-	e.GET("/v1/models", a.getModels, known)
-	e.GET("/v1/models/*", a.getModel, known, httpserver.ErrorFormat(writeModelError))
+	a.registerOpenAI(e)
 	documents := echo.WrapHandler(spec.Handler())
 	for _, path := range []string{"/docs", "/docs/*", "/openapi.json", "/asyncapi.json", "/schema/*"} {
 		e.GET(path, documents)

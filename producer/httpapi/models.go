@@ -43,17 +43,6 @@ func (a *API) getModel(c echo.Context) error {
 		return c.JSON(http.StatusOK, m)
 	}
 	e := httpserver.Fail(fault.NotFound, "no such model; see GET /v1/models for those there are")
-	e.Code, e.Param = "model_not_found", "model"
+	e.Param = "model"
 	return e
-}
-
-// writeModelError writes an error as OpenAI clients read it: all four members.
-func writeModelError(c echo.Context, e *httpserver.Error) error {
-	var param *string
-	if e.Param != "" {
-		param = &e.Param
-	}
-	return c.JSON(e.Status, map[string]any{"error": map[string]any{
-		"message": e.Message, "type": "invalid_request_error", "param": param, "code": e.Code,
-	}})
 }

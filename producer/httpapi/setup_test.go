@@ -20,7 +20,9 @@ import (
 	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/claimcheck"
+	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/producer/admit"
 	"github.com/penstock/penstock/producer/cancel"
@@ -28,6 +30,7 @@ import (
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/rules"
 	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -47,6 +50,10 @@ type world struct {
 	waits  int
 
 	results results
+
+	tale    []event.Event // what is told of a watched task
+	taleErr error         // after it; nil: nothing more comes
+	repeats *calls
 }
 
 func (w *world) Task(_ context.Context, t *task.Task, _ string, _ task.Progress) (tasktopic.Ack, error) {
@@ -124,6 +131,13 @@ func (r *results) Task(_ context.Context, v api.Task) (api.Task, func(), error) 
 	return v, func() { r.held-- }, nil
 }
 
+func (r *results) Event(_ context.Context, e eventlog.Entry) (eventlog.Entry, func(), error) {
+	if strings.Contains(string(e.Data), `"output_ref"`) {
+		return e, nil, blob.ErrUnavailable
+	}
+	return e, func() {}, nil
+}
+
 func (w *world) Wait(ctx context.Context, id task.ID) (*terminal.Terminal, uint8, error) {
 	w.waits++
 	if w.winner != nil {
@@ -161,7 +175,7 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	w := &world{known: map[task.ID]bool{}, prints: map[string][2]string{}}
+	w := &world{known: map[task.ID]bool{}, prints: map[string][2]string{}, repeats: &calls{}}
 	log := slog.New(slog.DiscardHandler)
 	metrics, admission := ingest.NewMetrics(reg), admit.New(limits, reg)
 	intake := ingest.New(ingest.Deps{
@@ -176,6 +190,8 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 	tb.Cleanup(stop)
 	routes, err := httpapi.New(httpapi.Deps{
 		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Results: &w.results, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
+		WatchFunc: w.watch, Repeats: w.repeats, Seats: seats.New(seats.Params{All: 10, PerTenant: 10}), Registry: reg, Log: log,
+		Grace: 20 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -36,9 +36,15 @@ func (in *Intake) draft(s Submission) (*draft, error) {
 		return nil, err
 	}
 	d := &draft{task: t, key: s.Key}
-	if s.Key == "" {
+	switch {
+	case s.ID != "":
+		if in.d.Minter.Check(s.ID, s.Tenant) != nil {
+			return nil, fault.New(fault.Internal, "the task's id is not of its tenant")
+		}
+		t.ID = s.ID
+	case s.Key == "":
 		t.ID = in.d.Minter.New(s.Tenant, now)
-	} else {
+	default:
 		d.bodyHash = hashBody(s.Body)
 		t.ID = in.d.Minter.Keyed(s.Tenant, s.Key, d.bodyHash, now)
 		d.earlier = in.d.Minter.Keyed(s.Tenant, s.Key, d.bodyHash, now.Add(-task.Bucket))
@@ -48,7 +54,7 @@ func (in *Intake) draft(s Submission) (*draft, error) {
 		return nil, err
 	}
 	t.Model, d.pool = model.ID, model.Pool
-	if t.Kind, err = kindOf(t.Payload, model); err != nil {
+	if t.Kind, err = kindOf(s.Kind, t.Payload, model); err != nil {
 		return nil, err
 	}
 	return d, in.admit(s.Tenant)
@@ -169,10 +175,13 @@ func (in *Intake) model(t *task.Task) (catalog.Model, error) {
 	return m, nil
 }
 
-// kindOf says what is asked of the model, from the form of the payload.
-func kindOf(p task.Payload, m catalog.Model) (task.Kind, error) {
+// kindOf says what is asked of the model, from the form of the payload unless
+// the caller has said so.
+func kindOf(asked task.Kind, p task.Payload, m catalog.Model) (task.Kind, error) {
 	path, kinds := "payload.text", []task.Kind{task.Completion, task.Embedding}
 	switch {
+	case asked != "":
+		path, kinds = "model", []task.Kind{asked}
 	case p.Messages != nil:
 		path, kinds = "payload.messages", []task.Kind{task.Chat}
 	case p.Inputs != nil:

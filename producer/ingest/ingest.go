@@ -116,12 +116,21 @@ type Submission struct {
 	Request *api.SubmitRequest
 	Key     string // idempotency key; empty: every submit is a task of its own
 	Body    []byte // the request's JSON, which the key is bound to
+
+	Kind   task.Kind // what is asked of the model; empty: what the payload's form says
+	ID     task.ID   // as NewID gave it; empty: one is made. Not with a Key
+	Repeat bool      // the ID was submitted before: it may be durable already
 }
 
 // Receipt says what was accepted.
 type Receipt struct {
 	ID     task.ID
 	Repeat bool // the key was seen before and its task is already durable
+}
+
+// NewID makes an id for a task of a tenant that is to be accepted now.
+func (in *Intake) NewID(tenant string) task.ID {
+	return in.d.Minter.New(tenant, in.d.Publisher.BrokerNow().UTC())
 }
 
 // Accept accepts one task. It returns once the task is durable; a caller that
@@ -137,6 +146,9 @@ func (in *Intake) accept(ctx context.Context, s Submission) (Receipt, error) {
 	d, err := in.draft(s)
 	if err != nil {
 		return Receipt{}, err
+	}
+	if s.Repeat && in.durable(ctx, d) {
+		return Receipt{ID: d.task.ID, Repeat: true}, nil
 	}
 	if s.Key == "" {
 		return in.publish(ctx, d)

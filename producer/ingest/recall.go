@@ -66,6 +66,16 @@ func (in *Intake) published(ctx context.Context, d *draft, seen task.ID) bool {
 	return true
 }
 
+// durable reports whether anything is known of a task, which only a durable one
+// leaves behind.
+func (in *Intake) durable(ctx context.Context, d *draft) bool {
+	var known []bool
+	return in.memoryAnswers() && in.ask(ctx, func(ctx context.Context) (err error) {
+		known, err = in.d.Memory.Known(ctx, []task.ID{d.task.ID})
+		return err
+	}) && known[0]
+}
+
 // remember tells Redis at once that keyed tasks are durable, so that a repeat
 // need not write them again.
 func (in *Intake) remember(ctx context.Context, keyed ...*draft) {

@@ -58,6 +58,9 @@ func TestSchemasHaveTheLimitsOfTheCode(t *testing.T) {
 		{"submit", "properties/labels/propertyNames/maxLength", api.MaxLabel},
 		{"submit", "properties/labels/additionalProperties/maxLength", api.MaxLabel},
 		{"batch", "properties/tasks/maxItems", api.MaxBatch},
+		{"chat", "properties/model/maxLength", api.MaxName},
+		{"completion", "properties/model/maxLength", api.MaxName},
+		{"embedding", "properties/model/maxLength", api.MaxName},
 		{"forward", "properties/message_id/maxLength", api.MaxName},
 		{"forward", "properties/session_id/maxLength", api.MaxName},
 		{"task", "properties/schema_version/const", task.SchemaVersion},
@@ -196,7 +199,7 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 
 func TestBodiesInOpenAPIAreThoseOfTheSchemaFiles(t *testing.T) {
 	openapi := read(t, "openapi.json")
-	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward"} {
+	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward", "chat": "Chat", "completion": "Completion", "embedding": "Embedding"} {
 		want, ok := read(t, name+".schema.json").(map[string]any)
 		if !ok {
 			t.Fatalf("%s is no object", name)

@@ -180,18 +180,9 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	submit, batch, forward := "/v1/inference", "/v1/inference/batch", "/api/forward"
 	one, events, many := "/v1/tasks/{id}", "/v1/tasks/{id}/events", "/v1/events"
 
-	for _, route := range []string{submit, batch, forward} { // what a reader will paste
-		media := member(k.doc, "paths", route, "post", "requestBody", "content", "application/json")
-		examples, _ := member(media, "examples").(map[string]any)
-		if len(examples) == 0 {
-			t.Errorf("%s shows no example", route)
-		}
-		for _, example := range examples {
-			body, err := json.Marshal(member(example, "value"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			ask(202, "POST", route, route, string(body))
+	for _, route := range []string{submit, batch, forward} {
+		for _, body := range k.examples(t, route) {
+			ask(202, "POST", route, route, body)
 		}
 	}
 
@@ -226,6 +217,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	ask(400, "GET", many, "/v1/events", "")
 	ask(404, "GET", many, "/v1/events?task=task_invented", "")
 
+	k.openai(t, s)
 	ask(200, "GET", "/v1/models", "/v1/models", "")
 	ask(200, "GET", "/v1/models/{id}", "/v1/models/sim-chat", "")
 	ask(404, "GET", "/v1/models/{id}", "/v1/models/nobody", "")
@@ -234,6 +226,56 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	}
 	k.operator(t, s)
 	k.allSeen(t)
+}
+
+// examples are the bodies that the document shows for a route: what a reader
+// will paste.
+func (k *contract) examples(t *testing.T, route string) []string {
+	t.Helper()
+	media := member(k.doc, "paths", route, "post", "requestBody", "content", "application/json")
+	shown, _ := member(media, "examples").(map[string]any)
+	if len(shown) == 0 {
+		t.Errorf("%s shows no example", route)
+	}
+	var out []string
+	for _, example := range shown {
+		body, err := json.Marshal(member(example, "value"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, string(body))
+	}
+	return out
+}
+
+// openai uses the routes that OpenAI clients know.
+func (k *contract) openai(t *testing.T, s *dev.Stack) {
+	t.Helper()
+	ask := func(want int, route, body string, headers ...string) {
+		t.Helper()
+		path := strings.Replace(route, "{engine}", "sim-chat", 1)
+		if status, _, text := k.ask(t, s, "POST", route, path, body, headers...); status != want {
+			t.Fatalf("POST %s: %d; want %d: %.300s", path, status, want, text)
+		}
+	}
+	const chat, completions, embeddings = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+	for _, route := range []string{chat, completions, "/v1/engines/{engine}/completions", embeddings} {
+		for _, body := range k.examples(t, route) {
+			ask(200, route, body)
+		}
+		ask(400, route, `{`)
+	}
+	const asked = `{"model":"sim-chat","messages":[{"role":"user","content":"hi"}],"max_tokens":2`
+	ask(200, chat, asked+`,"stream":true}`)
+	ask(400, embeddings, `{"model":"sim-chat","input":"a"}`)
+	ask(404, chat, strings.Replace(asked, "sim-chat", "nobody", 1)+`}`)
+	ask(413, chat, strings.Replace(asked, "sim-chat", strings.Repeat("x", 257), 1)+`}`)
+	ask(200, chat, asked+`}`, "Idempotency-Key", "chat-1")
+	ask(422, chat, asked+`,"seed":1}`, "Idempotency-Key", "chat-1")
+	ask(504, chat, asked+`,"seed":2}`, "X-Stainless-Read-Timeout", "0.01")
+	switchFault(t, s, http.MethodPost, `{"match":"refuse me","status":422}`)
+	ask(422, chat, strings.Replace(asked, "hi", "refuse me", 1)+`}`)
+	switchFault(t, s, http.MethodDelete, "")
 }
 
 // operator kills a task and puts it back to work.

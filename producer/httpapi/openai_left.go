@@ -1,0 +1,45 @@
+package httpapi
+
+import (
+	"context"
+	"time"
+)
+
+// graceDefault is how long a task is kept for a retry of a call whose client
+// went away: SDKs come back after half a second, then after one.
+const graceDefault = 2 * time.Second
+
+// settled ends a call whose client has got all there will be.
+func (a *API) settled(ctx context.Context, k *call, outcome string) {
+	a.metrics.calls.WithLabelValues(outcome).Inc()
+	a.noted(a.d.Repeats.Answered(context.WithoutCancel(ctx), k.name, k.id))
+}
+
+// left ends a call whose client went away. A retry that comes within the grace
+// takes its task; else the task is cancelled. While the process drains it is the
+// server that goes away: then the task goes on, for the retry that comes to
+// another one.
+func (a *API) left(ctx context.Context, k *call) {
+	ctx = context.WithoutCancel(ctx)
+	a.metrics.calls.WithLabelValues(outcomeLeft).Inc()
+	if err := a.d.Repeats.Leave(ctx, k.name, k.id); err != nil {
+		a.noted(err)
+		return // nobody can tell whether another waits for it
+	}
+	timer := time.NewTimer(a.d.Grace)
+	defer timer.Stop()
+	select {
+	case <-a.d.Drain.Done():
+		return
+	case <-timer.C:
+	}
+	alone, err := a.d.Repeats.Orphan(ctx, k.name, k.id)
+	if a.noted(err); !alone {
+		return
+	}
+	if _, err := a.d.Cancels.Cancel(ctx, k.tenant, k.id); err != nil {
+		a.d.Log.Debug("task of a client that went away not cancelled", "task_id", string(k.id), "err", err)
+		return
+	}
+	a.metrics.cancelled.Inc()
+}
