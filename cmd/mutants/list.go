@@ -3,7 +3,7 @@ package main
 // mutants is every promise that could be lost in silence, each with the tests
 // that hold it.
 func mutants() []mutant {
-	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs(), simulated())
+	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs(), openAI(), simulated())
 }
 
 func concat(lists ...[]mutant) []mutant {
@@ -320,6 +320,36 @@ func backends() []mutant {
 			name: "short-answer-accepted", rule: "22: a batch reply of another size fails the whole batch",
 			file: "worker/attempt/runner.go", old: "if len(out) != len(items) {", new: "if len(out) > len(items) {",
 			tests: []string{"./worker/attempt"},
+		},
+	}
+}
+
+func openAI() []mutant {
+	return []mutant{
+		{
+			name: "attempts-joined", rule: "texts of two attempts are never joined on a stream of the OpenAI API",
+			file: "producer/openai/script.go", old: "if s.Began() {\n\t\t\treturn nil, ErrInterrupted", new: "if s.Began() && e.Text == \"never\" {\n\t\t\treturn nil, ErrInterrupted",
+			tests: []string{"./producer/openai"},
+		},
+		{
+			name: "end-forgets-the-lost", rule: "an answer that is told as whole has all of its output",
+			file: "producer/openai/script.go", old: "case event.Gap:\n\t\ts.held = true", new: "case event.Gap:\n\t\ts.held = false",
+			tests: []string{"./producer/openai"},
+		},
+		{
+			name: "part-for-the-whole", rule: "a choice without finish_reason is no answer",
+			file: "producer/openai/choice.go", old: "c.members == nil || c.finish() == \"\"", new: "c.members == nil",
+			tests: []string{"./producer/openai"},
+		},
+		{
+			name: "clean-end-of-a-failed-stream", rule: "a failed stream of the OpenAI API never ends as if it were whole",
+			file: "producer/httpapi/openai_stream.go", old: "if s.data(failure.Body()) != nil {\n\t\treturn s.abort(ctx)\n\t}", new: "",
+			tests: []string{"./producer/httpapi"},
+		},
+		{
+			name: "cancel-what-a-retry-took", rule: "a task that a retry took over is not cancelled",
+			file: "internal/repeat/repeat.go", old: "return taken > 0,", new: "return taken >= 0,",
+			tests: []string{"./internal/repeat"},
 		},
 	}
 }
