@@ -179,6 +179,7 @@ type forgetful struct{}
 func (forgetful) Fingerprint(context.Context, string, string, string, task.ID) (string, task.ID, error) {
 	return "", "", nil
 }
+
 func (forgetful) Known(_ context.Context, ids []task.ID) ([]bool, error) {
 	return make([]bool, len(ids)), nil
 }

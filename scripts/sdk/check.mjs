@@ -1,0 +1,137 @@
+// Use the official JavaScript client of the OpenAI API against a running Penstock.
+//
+// Usage: check.mjs BASE_URL FAULTS_URL, with the client in the working directory's node_modules
+// Each check is a function; all run, and the exit status says whether all passed.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+const require = createRequire(process.cwd() + "/");
+const { default: OpenAI } = await import(pathToFileURL(require.resolve("openai")));
+
+const [BASE, FAULTS] = process.argv.slice(2);
+const CHAT = "sim-chat";
+const EMBED = "sim-embed";
+const TOOLS = [{ type: "function", function: { name: "weather", parameters: { type: "object", properties: { text: { type: "string" } } } } }];
+
+const client = (options = {}) => new OpenAI({ baseURL: BASE + "/v1", apiKey: "any", ...options });
+const ask = (text) => [{ role: "user", content: text }];
+
+async function faulty(switches, during) {
+  const set = await fetch(FAULTS, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(switches) });
+  assert.equal(set.status, 201);
+  try {
+    return await during();
+  } finally {
+    await fetch(FAULTS, { method: "DELETE" });
+  }
+}
+
+const executions = async () => (await fetch(FAULTS.replace("/sim/faults", "/sim/executions"))).json();
+
+const checks = {
+  async chat() {
+    const { data, response } = await client().chat.completions.create({ model: CHAT, messages: ask("hello"), max_tokens: 5, n: 2 }).withResponse();
+    assert.deepEqual(data.choices.map((c) => c.index), [0, 1]);
+    assert.equal(data.choices[0].message.content.split(" ").length, 5);
+    assert.equal(data.usage.completion_tokens, 10);
+    assert.match(response.headers.get("x-task-id"), /^task_/);
+  },
+
+  async stream() {
+    const asked = { model: CHAT, messages: ask("a story"), max_tokens: 12 };
+    const whole = (await client().chat.completions.create(asked)).choices[0].message.content;
+    let text = "", finish = null, usage = null;
+    for await (const chunk of await client().chat.completions.create({ ...asked, stream: true, stream_options: { include_usage: true } })) {
+      usage = chunk.usage ?? usage;
+      for (const choice of chunk.choices) {
+        text += choice.delta.content ?? "";
+        finish = choice.finish_reason ?? finish;
+      }
+    }
+    assert.equal(text, whole);
+    assert.equal(finish, "stop");
+    assert.equal(usage.completion_tokens, 12);
+  },
+
+  async streamHelper() {
+    const final = await client().chat.completions.stream({ model: CHAT, messages: ask("weather?"), tools: TOOLS, max_tokens: 3 }).finalChatCompletion();
+    assert.equal(final.choices[0].finish_reason, "tool_calls");
+    assert.equal(final.choices[0].message.tool_calls[0].function.name, "weather");
+    assert.ok(JSON.parse(final.choices[0].message.tool_calls[0].function.arguments).text);
+  },
+
+  async completions() {
+    const asked = { model: CHAT, prompt: ["one", "two"], n: 2, max_tokens: 3 };
+    const whole = await client().completions.create(asked);
+    const texts = ["", "", "", ""];
+    for await (const chunk of await client().completions.create({ ...asked, stream: true })) {
+      for (const choice of chunk.choices) texts[choice.index] += choice.text;
+    }
+    assert.deepEqual(texts, whole.choices.map((c) => c.text));
+  },
+
+  async embeddings() {
+    const plain = await client().embeddings.create({ model: EMBED, input: ["a", "b"], encoding_format: "float" });
+    const packed = await client().embeddings.create({ model: EMBED, input: ["a", "b"] }); // base64 on the wire
+    for (const [i, one] of plain.data.entries()) {
+      assert.equal(one.embedding.length, 64);
+      one.embedding.forEach((x, j) => assert.ok(Math.abs(x - packed.data[i].embedding[j]) < 1e-6));
+    }
+  },
+
+  async models() {
+    const ids = [];
+    for await (const m of client().models.list()) ids.push(m.id);
+    assert.deepEqual(ids, [CHAT, EMBED]);
+  },
+
+  async errors() {
+    const c = client({ maxRetries: 0 });
+    await assert.rejects(c.chat.completions.create({ model: "nobody", messages: ask("x") }), (e) => e instanceof OpenAI.NotFoundError && e.code === "model_not_found" && e.param === "model");
+    await assert.rejects(c.chat.completions.create({ model: CHAT, messages: [] }), (e) => e instanceof OpenAI.BadRequestError && e.param === "messages");
+    await faulty({ match: "refused", status: 422 }, () =>
+      assert.rejects(c.chat.completions.create({ model: CHAT, messages: ask("refused") }), (e) => e instanceof OpenAI.UnprocessableEntityError));
+  },
+
+  async late() {
+    await faulty({ match: "too slow", action: "slow", delay: "3s" }, async () => {
+      const before = (await executions()).total;
+      await assert.rejects(client().chat.completions.create({ model: CHAT, messages: ask("too slow") }, { timeout: 1500 }), (e) => e.status === 504);
+      assert.equal((await executions()).total, before + 1);
+    });
+  },
+
+  async retries() {
+    await faulty({ match: "lossy", action: "slow", delay: "2s" }, async () => {
+      const before = (await executions()).total;
+      let calls = 0;
+      const lossy = (url, init) => fetch(url, calls++ < 2 ? { ...init, signal: AbortSignal.timeout(300) } : init);
+      const { response } = await client({ fetch: lossy, maxRetries: 3 }).chat.completions.create({ model: CHAT, messages: ask("lossy"), max_tokens: 2 }).withResponse();
+      const after = await executions();
+      assert.equal(calls, 3);
+      assert.equal(after.total, before + 1);
+      assert.equal(after.counts[response.headers.get("x-task-id")], 1);
+    });
+  },
+
+  async interrupted() {
+    await faulty({ match: "breaks", action: "cut", after: 2, count: 1 }, () =>
+      assert.rejects(async () => {
+        for await (const _ of await client().chat.completions.create({ model: CHAT, messages: ask("breaks"), max_tokens: 6, stream: true })) { /* read on */ }
+      }, (e) => e.code === "generation_interrupted"));
+  },
+};
+
+let failed = 0;
+for (const [name, check] of Object.entries(checks)) {
+  try {
+    await check();
+    console.log("ok  ", name);
+  } catch (e) {
+    failed++;
+    console.log("FAIL", name, e);
+  }
+}
+process.exit(failed ? 1 : 0);

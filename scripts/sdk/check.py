@@ -1,0 +1,232 @@
+"""Use the official Python client of the OpenAI API against a running Penstock.
+
+Usage: check.py BASE_URL FAULTS_URL
+Each check is a function; all run, and the exit status says whether all passed.
+"""
+
+import asyncio
+import json
+import sys
+import traceback
+import urllib.request
+
+import openai
+
+BASE, FAULTS = sys.argv[1:3]
+CHAT, EMBED = "sim-chat", "sim-embed"
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}}]
+
+
+def client(**options) -> openai.OpenAI:
+    return openai.OpenAI(base_url=BASE + "/v1", api_key="any", **options)
+
+
+def ask(text: str) -> list[dict]:
+    return [{"role": "user", "content": text}]
+
+
+def fault(method: str, **switch) -> None:
+    body = json.dumps(switch).encode() if switch else None
+    request = urllib.request.Request(FAULTS, data=body, method=method, headers={"Content-Type": "application/json"})
+    urllib.request.urlopen(request).close()
+
+
+def executions() -> dict:
+    with urllib.request.urlopen(FAULTS.replace("/sim/faults", "/sim/executions")) as answer:
+        return json.load(answer)
+
+
+def chat() -> None:
+    raw = client().chat.completions.with_raw_response.create(model=CHAT, messages=ask("hello"), max_tokens=5, n=2, user="somebody")
+    answer = raw.parse()
+    assert [c.index for c in answer.choices] == [0, 1]
+    assert answer.choices[0].message.role == "assistant" and len(answer.choices[0].message.content.split()) == 5
+    assert answer.choices[0].finish_reason == "stop" and answer.usage.completion_tokens == 10
+    assert answer.object == "chat.completion" and answer.model == CHAT
+    assert raw.headers["x-task-id"].startswith("task_") and raw.headers["x-request-id"]
+    assert raw.headers["x-penstock-ignored"] == "user"
+    assert answer._request_id == raw.headers["x-request-id"]
+
+
+def chat_stream() -> None:
+    whole = client().chat.completions.create(model=CHAT, messages=ask("a story"), max_tokens=12).choices[0].message.content
+    text, finish, usage = "", None, None
+    for chunk in client().chat.completions.create(
+        model=CHAT, messages=ask("a story"), max_tokens=12, stream=True, stream_options={"include_usage": True}
+    ):
+        if chunk.usage:
+            usage = chunk.usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            finish = choice.finish_reason or finish
+    assert text == whole and finish == "stop" and usage.completion_tokens == 12, (text, whole, finish, usage)
+
+
+def stream_helper() -> None:
+    with client().chat.completions.stream(model=CHAT, messages=ask("helped"), max_tokens=4) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_completion()
+    assert len(final.choices[0].message.content.split()) == 4
+
+
+def heartbeats() -> None:
+    """A comment in one line is all that may come between events."""
+    fault("POST", match="sleepy", action="slow", delay="700ms")
+    try:
+        chunks = list(client(timeout=1.0).chat.completions.create(model=CHAT, messages=ask("sleepy"), max_tokens=3, stream=True))
+    finally:
+        fault("DELETE")
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def asynchronous() -> None:
+    async def run() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=BASE + "/v1", api_key="any") as c:
+            answers = await asyncio.gather(*(c.chat.completions.create(model=CHAT, messages=ask(f"number {i}"), max_tokens=3) for i in range(20)))
+            return [a.choices[0].message.content for a in answers]
+
+    assert all(len(text.split()) == 3 for text in asyncio.run(run()))
+
+
+def tools() -> None:
+    call = client().chat.completions.create(model=CHAT, messages=ask("weather?"), tools=TOOLS, max_tokens=3).choices[0]
+    assert call.finish_reason == "tool_calls" and call.message.tool_calls[0].function.name == "weather"
+    whole = call.message.tool_calls[0].function.arguments
+    assert "text" in json.loads(whole)
+    name, arguments, finish = "", "", None
+    for chunk in client().chat.completions.create(model=CHAT, messages=ask("weather?"), tools=TOOLS, max_tokens=3, stream=True):
+        for choice in chunk.choices:
+            finish = choice.finish_reason or finish
+            for piece in choice.delta.tool_calls or []:
+                name += piece.function.name or ""
+                arguments += piece.function.arguments or ""
+    assert (name, arguments, finish) == ("weather", whole, "tool_calls"), (name, arguments, finish)
+    said = ask("weather?") + [call.message, {"role": "tool", "tool_call_id": call.message.tool_calls[0].id, "content": "rain"}]
+    assert client().chat.completions.create(model=CHAT, messages=said, tools=TOOLS, max_tokens=3).choices[0].message.content
+
+
+def completions() -> None:
+    answer = client().completions.create(model=CHAT, prompt=["one", "two"], n=2, max_tokens=3)
+    assert [c.index for c in answer.choices] == [0, 1, 2, 3] and len({c.text for c in answer.choices}) == 4
+    texts = ["", "", "", ""]
+    for chunk in client().completions.create(model=CHAT, prompt=["one", "two"], n=2, max_tokens=3, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == [c.text for c in answer.choices]
+    assert client().completions.create(model=CHAT, prompt=[1, 2, 3], max_tokens=2).choices[0].text
+
+
+def embeddings() -> None:
+    plain = client().embeddings.create(model=EMBED, input=["a", "b"], encoding_format="float")
+    packed = client().embeddings.create(model=EMBED, input=["a", "b"])  # base64 on the wire
+    assert [len(d.embedding) for d in plain.data] == [64, 64] and plain.usage.prompt_tokens == 2
+    for one, other in zip(plain.data, packed.data):
+        assert max(abs(x - y) for x, y in zip(one.embedding, other.embedding)) < 1e-6
+    assert len(client().embeddings.create(model=EMBED, input=[[1, 2], [3]]).data) == 2
+
+
+def models() -> None:
+    assert [m.id for m in client().models.list()] == [CHAT, EMBED]
+    assert client().models.retrieve(CHAT).id == CHAT
+
+
+def expect(kind: type, f, code: str | None = None) -> openai.APIStatusError:
+    try:
+        f()
+    except kind as e:
+        assert code is None or e.code == code, (e.code, e)
+        return e
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def errors() -> None:
+    c = client(max_retries=0)
+    e = expect(openai.NotFoundError, lambda: c.chat.completions.create(model="nobody", messages=ask("x")), "model_not_found")
+    assert e.param == "model" and e.type == "invalid_request_error"
+    e = expect(openai.BadRequestError, lambda: c.chat.completions.create(model=CHAT, messages=[]))
+    assert e.param == "messages"
+    expect(openai.NotFoundError, lambda: c.models.retrieve("nobody"), "model_not_found")
+    fault("POST", match="refused", status=422)
+    try:
+        expect(openai.UnprocessableEntityError, lambda: c.chat.completions.create(model=CHAT, messages=ask("refused")), "rejected")
+    finally:
+        fault("DELETE")
+
+
+def late() -> None:
+    """One slow task stays one: the client is told before it gives up, and does not retry."""
+    fault("POST", match="too slow", action="slow", delay="3s")
+    try:
+        before = executions()["total"]
+        e = expect(openai.InternalServerError, lambda: client(timeout=1.0).chat.completions.create(model=CHAT, messages=ask("too slow")))
+        assert e.status_code == 504 and e.response.headers["x-task-id"].startswith("task_")
+        assert executions()["total"] == before + 1
+    finally:
+        fault("DELETE")
+
+
+def retries() -> None:
+    """A client whose connection is lost retries, and the task runs once."""
+    import httpx
+
+    class Lossy(httpx.HTTPTransport):
+        lost = 0
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if Lossy.lost < 2:
+                Lossy.lost += 1
+                request.extensions["timeout"] = {k: 0.3 for k in ("connect", "read", "write", "pool")}
+            return super().handle_request(request)
+
+    fault("POST", match="lossy", action="slow", delay="2s")
+    try:
+        before = executions()["total"]
+        c = client(http_client=httpx.Client(transport=Lossy()), max_retries=3)
+        raw = c.chat.completions.with_raw_response.create(model=CHAT, messages=ask("lossy"), max_tokens=2)
+        assert raw.retries_taken == 2 and executions()["total"] == before + 1, (raw.retries_taken, executions()["total"] - before)
+        assert executions()["counts"][raw.headers["x-task-id"]] == 1
+    finally:
+        fault("DELETE")
+
+
+def interrupted() -> None:
+    fault("POST", match="breaks", action="cut", after=2, count=1)
+    try:
+        try:
+            for _ in client().chat.completions.create(model=CHAT, messages=ask("breaks"), max_tokens=6, stream=True):
+                pass
+        except openai.APIError as e:
+            assert e.code == "generation_interrupted", e
+        else:
+            raise AssertionError("a broken stream ended as if it were whole")
+    finally:
+        fault("DELETE")
+
+
+def langchain() -> None:
+    from langchain_openai import ChatOpenAI
+
+    chat = ChatOpenAI(base_url=BASE + "/v1", api_key="any", model=CHAT, max_tokens=6)
+    pieces = [piece.content for piece in chat.stream("hello chain")]
+    assert len(pieces) > 1 and "".join(pieces) == chat.invoke("hello chain").content
+
+
+def main() -> int:
+    failed = 0
+    for check in (
+        chat, chat_stream, stream_helper, heartbeats, asynchronous, tools, completions, embeddings, models,
+        errors, late, retries, interrupted, langchain,
+    ):
+        try:
+            check()
+            print("ok  ", check.__name__)
+        except Exception:
+            failed += 1
+            print("FAIL", check.__name__)
+            traceback.print_exc()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
