@@ -36,15 +36,26 @@ func NewStreamWriter(c echo.Context, timeout time.Duration) StreamWriter {
 // larger than one event of tokens.
 const slowest = 1 << 20
 
-// Send writes one frame.
+// Send writes one frame. Its deadline ends with it: net/http would keep it for
+// what the client asks next on the same connection.
 func (w StreamWriter) Send(frame []byte) error {
-	// A recorder in a test has no deadlines; a real connection always has.
-	patience := w.timeout + time.Duration(len(frame)/slowest)*time.Second
-	if err := w.control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := w.deadline(time.Now().Add(w.timeout + time.Duration(len(frame)/slowest)*time.Second)); err != nil {
 		return err
 	}
 	if _, err := w.to.Write(frame); err != nil {
 		return err
 	}
-	return w.control.Flush()
+	if err := w.control.Flush(); err != nil {
+		return err
+	}
+	return w.deadline(time.Time{})
+}
+
+// deadline sets that of the next write. A recorder in a test has none; a real
+// connection always has.
+func (w StreamWriter) deadline(at time.Time) error {
+	if err := w.control.SetWriteDeadline(at); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
