@@ -14,6 +14,7 @@ func (s *Stack) Banner(w io.Writer) {
 		"Penstock, everything in one process. NOT FOR PRODUCTION.",
 		"",
 		"API base    " + s.URL(),
+		"Chat        " + s.URL() + "/chat",
 		"Docs        " + s.URL() + "/docs",
 		"Metrics     " + s.URL() + "/metrics",
 		"Operator    " + s.URL() + "/admin/v1/dead-letters",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -175,6 +176,8 @@ func (s *Stack) openServer(context.Context) error {
 	s.results.Register(s.server.Echo())
 	s.server.Mount("/admin/v1/*", s.worker.Admin())
 	s.server.Mount("/metrics", telemetry.MetricsHandler(s.reg))
+	s.server.Mount("/chat", http.HandlerFunc(serveChat))
+	s.server.Mount("/chat/*", http.HandlerFunc(serveChat))
 	s.server.OnDrain(s.producer.Drain)
 	s.server.OnDrain(s.results.Drain)
 	return s.server.Listen()

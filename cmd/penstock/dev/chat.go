@@ -1,0 +1,40 @@
+package dev
+
+import (
+	"bytes"
+	"embed"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+// chatFiles are the example of a chat: a page over the task API, as any web
+// site could have it.
+//
+//go:embed chat
+var chatFiles embed.FS
+
+// chatPolicy lets the page load its own files and call its own origin.
+const chatPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// serveChat serves the page at /chat and its files below.
+func serveChat(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
+	if name == "chat" {
+		name = "chat/index.html"
+	}
+	types := map[string]string{".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+	text, err := chatFiles.ReadFile(name)
+	if err != nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		http.NotFound(w, r)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", types[path.Ext(name)]+"; charset=utf-8")
+	h.Set("Content-Security-Policy", chatPolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(text))
+}
