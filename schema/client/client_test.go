@@ -99,6 +99,20 @@ func TestASubmitThatMeetsTroubleIsTriedAgainUnderOneKey(t *testing.T) {
 	})
 }
 
+func TestAKeyIsQuotedOnlyWhereItMust(t *testing.T) {
+	for key, want := range map[string]string{"order-17": "order-17", "order 17": `"order 17"`, `a"b\c`: `"a\"b\\c"`, "a,b": `"a,b"`} {
+		cl := open(t, func(r *http.Request) (*http.Response, error) {
+			if got := r.Header.Get("Idempotency-Key"); got != want {
+				t.Errorf("%q is sent as %q, want %q", key, got, want)
+			}
+			return data(202, api.NewAccepted("task_1")), nil
+		})
+		if _, err := cl.Submit(t.Context(), hello, key); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestARefusalIsReturnedAtOnce(t *testing.T) {
 	calls := 0
 	cl := open(t, func(r *http.Request) (*http.Response, error) {

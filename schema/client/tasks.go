@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/penstock/penstock/schema/api"
@@ -84,9 +85,12 @@ func (c *Client) submit(body any, key string) Call {
 	return out
 }
 
-// quote writes a key as a structured-field string, in which any printable key
-// can be said.
+// quote writes a key as it is or, if it has something that a plain token has
+// not, as a structured-field string.
 func quote(key string) string {
+	if !strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == ',' }) {
+		return key
+	}
 	out := make([]byte, 0, len(key)+2)
 	out = append(out, '"')
 	for i := range len(key) {
