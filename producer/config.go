@@ -53,6 +53,8 @@ type Config struct {
 	KeyQueueLimit  int          `koanf:"key_queue_limit" usage:"tasks of a tenant that may wait behind one ordering key; 0: no limit"`
 	BacklogCheck   bool         `koanf:"backlog_check" usage:"refuse tasks while the oldest unfinished one is past 80 % of max_task_age"`
 
+	WebhookAllowPrivate bool `koanf:"webhook_allow_private" usage:"take webhooks over http, at any port and at private addresses; the same in producer and resultsvc"`
+
 	Sweep     bool          `koanf:"sweep" usage:"end expired tasks that no worker meets"`
 	SweepScan time.Duration `koanf:"sweep_scan" usage:"how often the log is looked through for open tasks that Redis does not know"`
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/eventlog"
@@ -271,15 +272,18 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	intake := ingest.New(ingest.Deps{
 		Minter: p.minter, Catalog: d.Catalog, Router: p.router, Admission: limits, Backlog: p.watch,
 		Publisher: p.pub, Memory: p.memory, Queues: p.memory, Claims: p.claims, Hints: hints, Metrics: metrics, Log: d.Log,
-	}, ingest.Params{MaxAge: cfg.MaxTaskAge, Exempt: auth.DevTenant, KeyQueueLimit: cfg.KeyQueueLimit})
+	}, ingest.Params{MaxAge: cfg.MaxTaskAge, Exempt: auth.DevTenant, KeyQueueLimit: cfg.KeyQueueLimit, Webhooks: callback.Policy{AllowPrivate: cfg.WebhookAllowPrivate}})
 	desk := cancel.New(p.minter, p.pub, p.memory, d.Follower, cancel.Params{Gone: p.memory.Params().Gone}, d.Log)
 	draining, drain := context.WithCancel(context.Background())
 	s.drain = drain
 	s.stack.PushClose("waiting calls", func() error { drain(); return nil })
-	var err error
+	keys, err := cfg.WebhookKeys()
+	if err != nil {
+		return err
+	}
 	s.API, err = httpapi.New(httpapi.Deps{
 		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
-		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Drain: draining,
+		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Secrets: keys, Drain: draining,
 		WatchFunc: watcher(d.Follower), Repeats: p.repeats, Seats: seats.New(seats.Params{All: maxStreams, PerTenant: maxTenantStreams}),
 		Registry: d.Registry, Log: d.Log,
 	})

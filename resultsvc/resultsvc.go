@@ -1,5 +1,5 @@
 // Package resultsvc is the results service as one piece: the projector that
-// fills Redis from Kafka, the follower that brings live events and the log's
+// fills Redis from Kafka, the courier that calls webhooks, the follower that brings live events and the log's
 // end, and the routes that read: poll, list and event streams.
 //
 // Order of a stop: the HTTP server stops taking requests and Drain makes long
@@ -25,10 +25,12 @@ import (
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/resultsvc/httpapi"
 	"github.com/penstock/penstock/resultsvc/poll"
 	"github.com/penstock/penstock/resultsvc/project"
 	"github.com/penstock/penstock/resultsvc/sse"
+	"github.com/penstock/penstock/resultsvc/webhook"
 	"github.com/penstock/penstock/schema/topic"
 )
 
@@ -51,6 +53,9 @@ type Service struct {
 	auth      auth.Authenticator
 	follower  *follow.Follower
 	projector *project.Projector
+	courier   *webhook.Courier
+	store     *taskstore.Store
+	publisher *tasktopic.Publisher                   // writes what becomes of webhooks
 	tail      func(context.Context) error            // reads the log's end
 	pings     map[string]func(context.Context) error // of Kafka and Redis
 	stack     lifecycle.Stack
@@ -59,6 +64,8 @@ type Service struct {
 const (
 	openTimeout = 30 * time.Second
 	pingEvery   = time.Second // until both have answered
+
+	webhookBuffer = 16 << 20 // bytes that may wait to be written
 )
 
 // Open connects to Kafka and checks the results topic, creating it if it is
@@ -90,7 +97,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err := s.openKafka(ctx); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.openWebhooks(ctx, d.Registry)
 }
 
 // wire connects to Redis when first needed and builds what stands on it.
@@ -105,18 +112,18 @@ func (s *Service) wire(reg prometheus.Registerer, results *claimcheck.Desk) erro
 	}
 	s.stack.PushClose("redis", rdb.Close)
 	s.pings["redis"] = func(ctx context.Context) error { return rdb.Ping(ctx).Err() }
-	store := taskstore.New(rdb, taskstore.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL, MaxAge: s.cfg.MaxTaskAge})
+	s.store = taskstore.New(rdb, taskstore.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL, MaxAge: s.cfg.MaxTaskAge})
 	events := eventlog.New(rdb, eventlog.Params{Partitions: s.cfg.Partitions, TTL: s.cfg.ResultTTL})
-	s.follower = follow.New(store, events, follow.Params{
+	s.follower = follow.New(s.store, events, follow.Params{
 		Service: "resultsvc", Heartbeat: s.cfg.StreamHeartbeat, Log: s.log, Registry: reg,
 	})
-	s.projector = project.New(store, project.Params{}, s.log, reg)
-	streams := sse.New(store, s.follower, minter, sse.Params{
+	s.projector = project.New(s.store, project.Params{}, s.log, reg)
+	streams := sse.New(s.store, s.follower, minter, sse.Params{
 		Heartbeat: s.cfg.StreamHeartbeat, WriteTimeout: s.cfg.StreamWriteTimeout, Lifetime: s.cfg.StreamLifetime,
 		DrainSpread: s.cfg.StreamDrain, Streams: s.cfg.MaxStreams, PerTenant: s.cfg.MaxTenantStreams,
 		Results: results,
 	}, s.log, reg)
-	s.API = httpapi.New(s.auth, poll.New(store, s.follower, results, minter), streams)
+	s.API = httpapi.New(s.auth, poll.New(s.store, s.follower, results, minter), streams)
 	return nil
 }
 
@@ -130,6 +137,28 @@ func (s *Service) openKafka(ctx context.Context) error {
 	s.pings["kafka"] = cl.Ping
 	s.tail = func(ctx context.Context) error { return s.follower.RunTail(ctx, cl) }
 	return s.cfg.TopicConfig.EnsureResults(ctx, cl, s.log)
+}
+
+// openWebhooks builds what calls webhooks. It writes, so it needs the brokers'
+// time.
+func (s *Service) openWebhooks(ctx context.Context, reg prometheus.Registerer) error {
+	writer, err := kafkaclient.New(s.cfg.Kafka, s.log, kafkaclient.ProducerOpts(webhookBuffer)...)
+	if err != nil {
+		return err
+	}
+	s.stack.PushClose("webhook writer", func() error { writer.Close(); return nil })
+	s.publisher = tasktopic.NewPublisher(writer, tasktopic.Params{ResultsPartitions: s.cfg.Partitions})
+	if err := s.publisher.Sync(ctx); err != nil {
+		return err
+	}
+	keys, err := s.cfg.WebhookKeys()
+	if err != nil {
+		return err
+	}
+	s.courier = webhook.New(webhook.Deps{
+		Publisher: s.publisher, Logs: s.store, Keys: keys, Kafka: s.cfg.Kafka, Log: s.log, Registry: reg,
+	}, s.cfg.webhooks(s.store.Params().Gone))
+	return nil
 }
 
 // Follower is the process's own: in one process with a producer, both use it.
@@ -148,6 +177,8 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.projector.Run(ctx, cl) })
 	g.Go(func() error { return s.follower.Run(ctx) })
 	g.Go(func() error { return s.tail(ctx) })
+	g.Go(func() error { s.publisher.KeepTime(ctx, s.log); return nil })
+	g.Go(func() error { return s.courier.Run(ctx) })
 	g.Go(func() error { s.announce(ctx); return nil })
 	err = g.Wait()
 	s.Drain()

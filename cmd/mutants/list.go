@@ -3,7 +3,7 @@ package main
 // mutants is every promise that could be lost in silence, each with the tests
 // that hold it.
 func mutants() []mutant {
-	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs(), openAI(), simulated())
+	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs(), openAI(), calling(), simulated())
 }
 
 func concat(lists ...[]mutant) []mutant {

@@ -14,6 +14,8 @@
 //	penstock:{p}:tenant:<t>     sorted set: the tenant's tasks by time of creation
 //	penstock:{p}:due            sorted set: open tasks by deadline
 //	penstock:{p}:indexed        string: the scan that filled the set before it
+//	penstock:{p}:webhook:<id>   hash {o, v}: what became of the task's webhook
+//	penstock:{p}:webhooks       string: all of these are there
 //	penstock:scan               hash: how far the scan has read each tasks topic
 //	penstock:scan:lease         string: somebody scans just now
 //	penstock:idem:<tenant>:<h>  string: what an idempotency key came with first
@@ -72,6 +74,13 @@ func Due(partition int32) string { return name(partition, "due", "") }
 
 // Indexed says which scan filled Due: where it is missing, Due was lost.
 func Indexed(partition int32) string { return name(partition, "indexed", "") }
+
+// Webhook is what became of a task's webhook, and Webhooks says that those of
+// a partition are there: where it is missing, they were lost.
+func Webhook(partition int32, id task.ID) string { return name(partition, "webhook:", string(id)) }
+
+// Webhooks is beside Webhook.
+func Webhooks(partition int32) string { return name(partition, "webhooks", "") }
 
 // Scan says how far each partition of tasks and retry topics was scanned for
 // open tasks, and ScanLease that somebody does so.

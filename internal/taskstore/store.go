@@ -41,7 +41,7 @@ func (p Params) withDefaults() Params {
 func (p Params) GoneAt(id task.ID) time.Time {
 	p = p.withDefaults()
 	made := id.Time()
-	if made.UnixMilli()%task.Bucket.Milliseconds() == 0 {
+	if id.Keyed() {
 		made = made.Add(task.Bucket) // a keyed id bears the start of its bucket
 	}
 	return made.Add(p.MaxAge + p.TTL)

@@ -38,6 +38,7 @@ import (
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -68,6 +69,13 @@ func (w *world) Terminal(_ context.Context, t *terminal.Terminal) (tasktopic.Ack
 	defer w.mu.Unlock()
 	w.ends = append(w.ends, t)
 	return tasktopic.Ack{}, w.err
+}
+
+func (w *world) WebhookAsync(_ *webhook.Record, done func(tasktopic.Ack, error)) {
+	w.mu.Lock()
+	err := w.err
+	w.mu.Unlock()
+	done(tasktopic.Ack{}, err)
 }
 
 func (w *world) BrokerNow() time.Time { return time.Now() }

@@ -4,7 +4,7 @@
 // openai.
 //
 // Native routes: POST /v1/inference, POST /v1/inference/batch, POST /api/forward,
-// POST /v1/tasks/{id}/cancel. Those that OpenAI clients know: POST
+// POST /v1/tasks/{id}/cancel, GET /v1/webhooks/secret. Those that OpenAI clients know: POST
 // /v1/chat/completions, /v1/completions, /v1/engines/{engine}/completions and
 // /v1/embeddings, GET /v1/models and /v1/models/{id}.
 package httpapi
@@ -22,6 +22,7 @@ import (
 
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/catalog"
+	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
@@ -64,6 +65,11 @@ type Repeats interface {
 	Orphan(ctx context.Context, call string, id task.ID) (bool, error)
 }
 
+// Secrets knows what each tenant verifies webhooks with: *callback.Keys.
+type Secrets interface {
+	Secret(tenant string) config.Secret
+}
+
 // Deps are the parts the handlers call.
 type Deps struct {
 	Intake  *ingest.Intake
@@ -74,6 +80,7 @@ type Deps struct {
 	Results Results
 	Catalog *catalog.Catalog
 	Auth    auth.Authenticator
+	Secrets Secrets
 	Schemas fs.FS           // of the bodies: submit, forward, chat, completion and embedding.schema.json
 	Drain   context.Context // done when waiting calls should stop to wait
 
@@ -124,6 +131,7 @@ func (a *API) Register(e *echo.Echo) {
 	e.POST("/v1/inference/batch", a.postBatch, submit)
 	e.POST("/api/forward", a.postForward, submit)
 	e.POST("/v1/tasks/:id/cancel", a.postCancel, submit)
+	e.GET("/v1/webhooks/secret", a.getWebhookSecret, submit)
 	a.registerOpenAI(e)
 	documents := echo.WrapHandler(spec.Handler())
 	for _, path := range []string{"/docs", "/docs/*", "/openapi.json", "/asyncapi.json", "/schema/*"} {

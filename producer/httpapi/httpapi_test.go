@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -298,4 +299,26 @@ func labels(n, name, value int) string {
 		parts = append(parts, fmt.Sprintf("%q:%q", fmt.Sprintf("%0*d", name, i), large(value)))
 	}
 	return "{" + strings.Join(parts, ",") + "}"
+}
+
+func TestATenantLearnsItsWebhookSecretAndNobodyKeepsIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t, admit.Params{})
+	ask := func(token string) (string, *httptest.ResponseRecorder) {
+		w := b.call(http.MethodGet, "/v1/webhooks/secret", nil, "Authorization", "Bearer "+token)
+		if w.Code != http.StatusOK {
+			return "", w
+		}
+		return dataOf[api.WebhookSecret](t, w).Secret, w
+	}
+	ours, w := ask("acme:submit")
+	theirs, _ := ask("other")
+	if !strings.HasPrefix(ours, "whsec_") || ours == theirs || w.Header().Get("Cache-Control") != "no-store" {
+		t.Errorf("ours begins with %.6s, both alike: %t, %v", ours, ours == theirs, w.Header())
+	}
+	for token, want := range map[string]int{"acme:read": http.StatusForbidden, "": http.StatusUnauthorized} {
+		if _, w := ask(token); w.Code != want {
+			t.Errorf("with %q: %d", token, w.Code)
+		}
+	}
 }

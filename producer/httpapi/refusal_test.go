@@ -61,7 +61,9 @@ func refusals() []refusal {
 		{name: "a deadline too far away", body: submit(`"deadline":"2999-01-01T00:00:00Z"`)},
 		{name: "deadline and timeout", body: submit(`"deadline":"2999-01-01T00:00:00Z","timeout":"1s"`)},
 		{name: "a timeout that is none", body: submit(`"timeout":"soon"`)},
-		{name: "a webhook", body: submit(`"webhook":{"url":"https://example.com/hook"}`)},
+		{name: "a webhook inside", body: submit(`"webhook":{"url":"https://169.254.169.254/latest"}`)},
+		{name: "a webhook without a URL", body: submit(`"webhook":{"events":["task.dead"]}`)},
+		{name: "an event that there is not", body: submit(`"webhook":{"url":"https://example.com/hook","events":["dead"]}`)},
 		{name: "a payload by reference", body: `{"model":"sim-chat","payload":{"ref":{"key":"x","sha256":"x","bytes":1}}}`},
 
 		{name: "no media type", body: hello, headers: []string{"Content-Type", ""}},

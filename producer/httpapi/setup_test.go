@@ -18,6 +18,7 @@ import (
 
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/blob"
+	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/eventlog"
@@ -34,6 +35,7 @@ import (
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -72,6 +74,13 @@ func (w *world) TaskAsync(ctx context.Context, t *task.Task, pool string, p task
 func (w *world) Terminal(_ context.Context, t *terminal.Terminal) (tasktopic.Ack, error) {
 	w.ends = append(w.ends, t)
 	return tasktopic.Ack{}, w.err
+}
+
+func (w *world) WebhookAsync(_ *webhook.Record, done func(tasktopic.Ack, error)) {
+	w.mu.Lock()
+	err := w.err
+	w.mu.Unlock()
+	done(tasktopic.Ack{}, err)
 }
 
 func (w *world) BrokerNow() time.Time { return time.Now() }
@@ -192,6 +201,7 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Results: &w.results, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
 		WatchFunc: w.watch, Repeats: w.repeats, Seats: seats.New(seats.Params{All: 10, PerTenant: 10}), Registry: reg, Log: log,
 		Grace: 20 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
+		Secrets: callback.NewKeys(task.Secret{Key: []byte("0123456789abcdef")}),
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -19,12 +19,13 @@ import (
 
 // draft is a task that passed every check and is not published yet.
 type draft struct {
-	task     *task.Task
-	pool     string
-	key      string
-	bodyHash [sha256.Size]byte
-	earlier  task.ID // the id the key would have had in the bucket before
-	enqueued bool    // this submit counted it behind its ordering key
+	task       *task.Task
+	pool       string
+	key        string
+	bodyHash   [sha256.Size]byte
+	earlier    task.ID      // the id the key would have had in the bucket before
+	enqueued   bool         // this submit counted it behind its ordering key
+	registered <-chan error // one answer once its webhook is durable; nil: it has none
 }
 
 // draft makes the task of a submission. Errors are what the caller did wrong,
@@ -65,6 +66,9 @@ func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {
 	if err := checkRequest(r); err != nil {
 		return nil, err
 	}
+	if err := in.checkWebhook(r.Webhook); err != nil {
+		return nil, err
+	}
 	t := &task.Task{
 		SchemaVersion: task.SchemaVersion,
 		Source:        r.Source,
@@ -78,6 +82,7 @@ func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {
 		Stream:        r.Stream,
 		Timestamp:     now,
 		Labels:        r.Labels,
+		Webhook:       r.Webhook,
 	}
 	if t.Source == "" {
 		t.Source = task.SourceAPI
@@ -93,9 +98,6 @@ func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {
 // checkRequest makes the checks that JSON Schema cannot: sizes in bytes, and
 // what this server does not do.
 func checkRequest(r *api.SubmitRequest) error {
-	if r.Webhook != nil {
-		return invalid("webhook", "webhooks are not enabled on this server")
-	}
 	if r.Payload.Ref != nil {
 		return invalid("payload.ref", "is set by the server only")
 	}

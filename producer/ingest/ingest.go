@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
@@ -30,6 +31,7 @@ import (
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 // Publisher writes tasks to their topics.
@@ -38,6 +40,8 @@ type Publisher interface {
 	Task(ctx context.Context, t *task.Task, pool string, p task.Progress) (tasktopic.Ack, error)
 	// TaskAsync calls done once, from any goroutine; done must not block.
 	TaskAsync(ctx context.Context, t *task.Task, pool string, p task.Progress, done func(tasktopic.Ack, error))
+	// WebhookAsync notes a step of a task's webhook; see TaskAsync.
+	WebhookAsync(w *webhook.Record, done func(tasktopic.Ack, error))
 	// BrokerNow is the present by the clock that deadlines are compared with.
 	BrokerNow() time.Time
 }
@@ -83,11 +87,12 @@ type Deps struct {
 
 // Params are the developer's choices.
 type Params struct {
-	MaxAge        time.Duration // no deadline is further away
-	Exempt        string        // tenant without limits of backlog and queues; may be empty
-	KeyQueueLimit int           // tasks that may wait behind one ordering key of a tenant; 0: no limit
-	MemoryTimeout time.Duration // of one question to Redis; default 250 ms
-	PublishWait   time.Duration // the longest a list of tasks waits for its acknowledgements; default 10 s
+	MaxAge        time.Duration   // no deadline is further away
+	Exempt        string          // tenant without limits of backlog and queues; may be empty
+	KeyQueueLimit int             // tasks that may wait behind one ordering key of a tenant; 0: no limit
+	Webhooks      callback.Policy // which webhooks are taken
+	MemoryTimeout time.Duration   // of one question to Redis; default 250 ms
+	PublishWait   time.Duration   // the longest a list of tasks, or a webhook, waits for its acknowledgements; default 10 s
 }
 
 // Intake accepts tasks. It is safe for concurrent use.
@@ -188,7 +193,13 @@ func (in *Intake) publish(ctx context.Context, d *draft) (Receipt, error) {
 }
 
 func (in *Intake) write(ctx context.Context, d *draft) (Receipt, error) {
+	in.register(d)
 	if err := in.deposit(ctx, d); err != nil {
+		return Receipt{}, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, in.p.PublishWait)
+	defer cancel()
+	if err := d.awaitRegistration(waiting); err != nil {
 		return Receipt{}, err
 	}
 	_, err := in.d.Publisher.Task(ctx, d.task, d.pool, task.Progress{})

@@ -26,6 +26,7 @@ import (
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,6 +40,32 @@ type topics struct {
 	gate  chan struct{} // closed when acknowledgements may come; nil: at once
 	mute  bool          // never answer an asynchronous produce
 	ahead time.Duration // of the brokers' clock to ours
+
+	written []string        // steps and tasks by id, in the order of their acknowledgement
+	hookErr error           // of every webhook
+	noHooks bool            // never answer a webhook
+	slow    []time.Duration // by which the acknowledgements of webhooks come later, in turn
+}
+
+func (p *topics) WebhookAsync(w *webhook.Record, done func(tasktopic.Ack, error)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.noHooks {
+		return
+	}
+	acknowledge := func() {
+		p.mu.Lock()
+		if p.hookErr == nil {
+			p.written = append(p.written, string(w.Step)+" "+string(w.TaskID))
+		}
+		p.mu.Unlock()
+		done(tasktopic.Ack{}, p.hookErr)
+	}
+	wait := time.Duration(0)
+	if len(p.slow) > 0 {
+		wait, p.slow = p.slow[0], p.slow[1:]
+	}
+	time.AfterFunc(wait, acknowledge)
 }
 
 func (p *topics) BrokerNow() time.Time { return time.Now().Add(p.ahead) }
@@ -53,6 +80,7 @@ func (p *topics) Task(_ context.Context, t *task.Task, pool string, _ task.Progr
 		return tasktopic.Ack{}, p.err
 	}
 	p.tasks, p.pools = append(p.tasks, t), append(p.pools, pool)
+	p.written = append(p.written, "task "+string(t.ID))
 	return tasktopic.Ack{}, nil
 }
 
@@ -350,7 +378,14 @@ func TestAcceptRefusesWhatJSONSchemaCannotSee(t *testing.T) {
 		want string
 	}{
 		{"an unknown model", text("gpt-9", "a"), fault.NotFound, "model: no such model among the 3 known; see GET /v1/models"},
-		{"a webhook", with(func(r *api.SubmitRequest) { r.Webhook = &task.Webhook{URL: "https://x"} }), fault.Malformed, "webhook: webhooks are not enabled on this server"},
+		{"a webhook inside", with(func(r *api.SubmitRequest) { r.Webhook = &task.Webhook{URL: "https://127.0.0.1/"} }), fault.Malformed, "webhook.url: cannot be called: 127.0.0.1 is no public address"},
+		{"a webhook without encryption", with(func(r *api.SubmitRequest) { r.Webhook = &task.Webhook{URL: "http://example.com/"} }), fault.Malformed, "webhook.url: cannot be called: it must begin with https://"},
+		{"an event that there is not", with(func(r *api.SubmitRequest) {
+			r.Webhook = &task.Webhook{URL: "https://example.com/", Events: []string{"succeeded"}}
+		}), fault.Malformed, "webhook.events: takes task.succeeded, task.failed, task.cancelled, task.expired, task.dead, each once"},
+		{"an event twice", with(func(r *api.SubmitRequest) {
+			r.Webhook = &task.Webhook{URL: "https://example.com/", Events: []string{"task.dead", "task.dead"}}
+		}), fault.Malformed, "webhook.events: takes task.succeeded, task.failed, task.cancelled, task.expired, task.dead, each once"},
 		{"a reference into the blob store", with(func(r *api.SubmitRequest) { r.Payload = task.Payload{Ref: &task.Ref{Key: "other tenant's"}} }), fault.Malformed, "payload.ref: is set by the server only"},
 		{"deadline and timeout", with(func(r *api.SubmitRequest) { r.Deadline, r.Timeout = at(time.Hour), "1h" }), fault.Malformed, "timeout: give deadline or timeout, not both"},
 		{"a deadline in the past", with(func(r *api.SubmitRequest) { r.Deadline = at(-time.Second) }), fault.Malformed, "deadline: is in the past"},

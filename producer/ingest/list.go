@@ -24,14 +24,25 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	ctx = context.WithoutCancel(ctx)
 	l := &list{results: make([]Result, n), decided: make([]bool, n), left: n, done: make(chan struct{})}
 	began := time.Now()
-	deposits, cancel := context.WithTimeout(ctx, in.p.PublishWait) // of all, so that a dead store is waited for once
+	first, cancel := context.WithTimeout(ctx, in.p.PublishWait) // of all, so that a dead store is waited for once
 	defer cancel()
+	decide := func(i int, r Receipt, d *draft, err error) {
+		if l.decide(i, Result{r, err}, d) {
+			in.d.Metrics.accepted(r, err, time.Since(began))
+		}
+	}
+	drafts := make([]*draft, n)
 	for i := range n {
-		in.start(ctx, deposits, func() (Submission, error) { return item(i) }, func(r Receipt, d *draft, err error) {
-			if l.decide(i, Result{r, err}, d) {
-				in.d.Metrics.accepted(r, err, time.Since(began))
-			}
-		})
+		if d, r, err := in.prepare(ctx, first, func() (Submission, error) { return item(i) }); d == nil || err != nil {
+			decide(i, r, d, err)
+		} else {
+			drafts[i] = d
+		}
+	}
+	for i, d := range drafts {
+		if d != nil {
+			in.send(ctx, first, d, func(r Receipt, err error) { decide(i, r, d, err) })
+		}
 	}
 	if n == 0 {
 		return l.results
@@ -48,33 +59,36 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	return results
 }
 
-// start is accept without waiting for the acknowledgement. done also gets the
-// draft of a task that was about to be written. deposits ends the storing of
-// large payloads.
-func (in *Intake) start(ctx, deposits context.Context, item func() (Submission, error), done func(Receipt, *draft, error)) {
+// prepare is accept up to where the task is written: its webhook may be on its
+// way, and first bounds the storing of a large payload. Without a draft the
+// item is decided; with one and an error it was about to be written.
+func (in *Intake) prepare(ctx, first context.Context, item func() (Submission, error)) (*draft, Receipt, error) {
 	s, err := item()
 	if err != nil {
-		done(Receipt{}, nil, err)
-		return
+		return nil, Receipt{}, err
 	}
 	d, err := in.draft(s)
 	if err != nil {
-		done(Receipt{}, nil, err)
-		return
+		return nil, Receipt{}, err
 	}
 	if s.Key != "" {
 		known, err := in.recall(ctx, d)
 		if err != nil || known {
-			done(Receipt{ID: d.task.ID, Repeat: known}, nil, err)
-			return
+			return nil, Receipt{ID: d.task.ID, Repeat: known}, err
 		}
 	}
 	if err := in.enqueue(ctx, d); err != nil {
-		done(Receipt{}, nil, err)
-		return
+		return nil, Receipt{}, err
 	}
-	if err := in.deposit(deposits, d); err != nil {
-		done(Receipt{}, d, err)
+	in.register(d)
+	return d, Receipt{}, in.deposit(first, d)
+}
+
+// send hands a prepared task to Kafka and does not wait for the
+// acknowledgement; for that of its webhook it does, as long as first lasts.
+func (in *Intake) send(ctx, first context.Context, d *draft, done func(Receipt, error)) {
+	if err := d.awaitRegistration(first); err != nil {
+		done(Receipt{}, err)
 		return
 	}
 	in.d.Publisher.TaskAsync(ctx, d.task, d.pool, task.Progress{}, func(_ tasktopic.Ack, err error) {
@@ -82,7 +96,7 @@ func (in *Intake) start(ctx, deposits context.Context, item func() (Submission, 
 		if err != nil { // one answer covers many outcomes: nobody else logs this one
 			in.d.Log.Debug("task not published", "task_id", string(d.task.ID), "err", err)
 		}
-		done(receipt, d, err)
+		done(receipt, err)
 	})
 }
 

@@ -18,12 +18,14 @@ import (
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 // Store is the projection: *taskstore.Store.
 type Store interface {
 	lookup.Store
 	List(ctx context.Context, tenant string, f taskstore.Filter) (api.TaskList, error)
+	Webhook(ctx context.Context, id task.ID) (l webhook.Log, complete bool, err error)
 }
 
 // API serves the routes.
@@ -47,6 +49,7 @@ func New(store Store, waiter lookup.Waiter, results lookup.Results, ids lookup.I
 func (a *API) Register(e *echo.Echo, authenticate echo.MiddlewareFunc) {
 	e.GET("/v1/tasks", a.list, authenticate)
 	e.GET("/v1/tasks/:id", a.one, authenticate)
+	e.GET("/v1/tasks/:id/webhook", a.webhook, authenticate)
 }
 
 // Drain makes long polls answer with what is known now.
@@ -68,6 +71,24 @@ func (a *API) one(c echo.Context) error {
 	}
 	defer release()
 	return httpserver.OK(c, http.StatusOK, view)
+}
+
+// webhook answers GET /v1/tasks/{id}/webhook: what became of the task's webhook.
+func (a *API) webhook(c echo.Context) error {
+	id, err := lookup.CheckID(a.ids, c.Param("id"), httpserver.Principal(c).Tenant)
+	if err != nil {
+		return err
+	}
+	log, complete, err := a.store.Webhook(c.Request().Context(), id)
+	if err != nil {
+		return lookup.Unavailable(err)
+	}
+	if len(log.Deliveries) == 0 {
+		if err := lookup.Silence(a.store.Params(), id, complete, time.Now()); err != nil {
+			return err
+		}
+	}
+	return httpserver.OK(c, http.StatusOK, log)
 }
 
 // waitOf reads whole seconds; more than the limit is the limit.

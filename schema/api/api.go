@@ -113,6 +113,11 @@ type TaskList struct {
 	After string `json:"after,omitempty"` // cursor of the next page; empty on the last
 }
 
+// WebhookSecret is the data of GET /v1/webhooks/secret.
+type WebhookSecret struct {
+	Secret string `json:"secret"` // whsec_…, as the libraries of Standard Webhooks take it
+}
+
 // Model is one entry of GET /v1/models, in the OpenAI shape.
 type Model struct {
 	ID      string `json:"id"`

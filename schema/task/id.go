@@ -80,6 +80,10 @@ func (id ID) Time() time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(ms[:]))).UTC()
 }
 
+// Keyed reports whether the id may have been made of an idempotency key, so
+// that others could be given it again: its time is the start of a bucket.
+func (id ID) Keyed() bool { return id.Time().UnixMilli()%Bucket.Milliseconds() == 0 }
+
 // Secret signs ids. Number is written into them, so that a rotated secret
 // still checks the ids it signed.
 type Secret struct {

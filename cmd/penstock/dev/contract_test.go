@@ -203,6 +203,15 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	ask(200, "GET", one, "/v1/tasks/"+done, "")
 	ask(400, "GET", one, "/v1/tasks/"+done+"?wait=long", "")
 	ask(404, "GET", one, "/v1/tasks/task_invented", "")
+	for range 300 { // until the courier has joined its group
+		if status, _, _ := k.ask(t, s, "GET", one+"/webhook", "/v1/tasks/"+done+"/webhook", ""); status == 200 {
+			break
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	ask(200, "GET", one+"/webhook", "/v1/tasks/"+done+"/webhook", "")
+	ask(404, "GET", one+"/webhook", "/v1/tasks/task_invented/webhook", "")
+	ask(200, "GET", "/v1/webhooks/secret", "/v1/webhooks/secret", "")
 	ask(200, "GET", "/v1/tasks", "/v1/tasks?limit=2", "")
 	ask(400, "GET", "/v1/tasks", "/v1/tasks?limit=0", "")
 	ask(200, "POST", one+"/cancel", "/v1/tasks/"+done+"/cancel", "")

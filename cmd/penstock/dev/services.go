@@ -2,7 +2,9 @@ package dev
 
 import (
 	"context"
+	"net"
 
+	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/producer"
 	"github.com/penstock/penstock/resultsvc"
@@ -29,12 +31,26 @@ func (s *Stack) openServices(ctx context.Context) (err error) {
 	return err
 }
 
+// privateWebhooks lets webhooks go to this machine's own programs, if none but
+// they can ask for it.
+func (s *Stack) privateWebhooks() bool { return auth.CheckBind(auth.Dev{}, s.cfg.Listen) == nil }
+
+// publicURL is where webhooks say that a task can be read; empty: a path, when
+// the port is not known yet.
+func (s *Stack) publicURL() string {
+	if _, port, err := net.SplitHostPort(s.cfg.Listen); err != nil || port == "0" {
+		return ""
+	}
+	return "http://" + s.cfg.Listen
+}
+
 func (s *Stack) producerConfig() producer.Config {
 	c := producer.DefaultConfig()
 	c.HTTPConfig.Config, c.IDConfig.ID = s.httpConfig(), s.cfg.IDSecret
 	c.Kafka, c.Redis, c.Blob = s.kafka, s.redis, s.blobs
 	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
 	c.BacklogCheck, c.GRPCListen = false, s.cfg.grpcListen()
+	c.WebhookAllowPrivate = s.privateWebhooks()
 	return c
 }
 
@@ -53,5 +69,6 @@ func (s *Stack) resultsConfig() resultsvc.Config {
 	c.Kafka, c.Redis, c.Blob = s.kafka, s.redis, s.blobs
 	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
 	c.StreamDrain = drainGrace / 2
+	c.WebhookAllowPrivate, c.PublicURL = s.privateWebhooks(), s.publicURL()
 	return c
 }

@@ -148,6 +148,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("a brief tells open, ended, expired and unknown apart", func(t *testing.T) { briefly(t, open) })
 	t.Run("a cancel is signalled", func(t *testing.T) { cancels(t, open) })
 	t.Run("the index of deadlines holds what is open", func(t *testing.T) { dues(t, open) })
+	t.Run("a log of a webhook is shown as far as it was folded", func(t *testing.T) { webhooks(t, open) })
 	t.Run("a queue takes as many as it may", func(t *testing.T) { queues(t, open) })
 	t.Run("a scan starts over when any part of its index is lost", func(t *testing.T) { scans(t, open) })
 }
