@@ -200,13 +200,12 @@ func anyWhole(t *rapid.T) whole {
 	choices := make([]any, rapid.IntRange(1, 3).Draw(t, "choices"))
 	words := rapid.StringMatching(`[a-zé ]{1,6}`)
 	for i := range choices {
-		var tokens []any
 		var logprobs []any
 		for range rapid.IntRange(1, 5).Draw(t, "tokens") {
 			token := words.Draw(t, "token")
 			w.events = append(w.events, delta(i, token, `{"logprobs":{"content":[{"logprob":-1}]}}`))
 			w.want.text[i] += token
-			tokens, logprobs = append(tokens, token), append(logprobs, map[string]int{"logprob": -1})
+			logprobs = append(logprobs, map[string]int{"logprob": -1})
 		}
 		var calls []any
 		for j := range rapid.IntRange(0, 2).Draw(t, "tools") {
