@@ -252,11 +252,15 @@ func TestTheEndMakesAnAnswerWholeWhateverWasLost(t *testing.T) {
 				got.read(r, chunk)
 			}
 		}
-		lost := rapid.IntRange(0, len(w.events)).Draw(r, "lost from")
-		for i, e := range w.events {
-			if i == lost {
-				tell(event.Event{Type: event.Gap})
-			}
+		from := rapid.IntRange(0, len(w.events)).Draw(r, "lost from")
+		to := rapid.IntRange(from, len(w.events)).Draw(r, "lost to")
+		for _, e := range w.events[:from] {
+			tell(e)
+		}
+		if from < to {
+			tell(event.Event{Type: event.Gap})
+		}
+		for _, e := range w.events[to:] {
 			tell(e)
 		}
 		rest, err := s.End(w.out, &task.Usage{TotalTokens: 1})
