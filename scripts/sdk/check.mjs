@@ -4,6 +4,7 @@
 // Each check is a function; all run, and the exit status says whether all passed.
 
 import assert from "node:assert/strict";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
@@ -121,6 +122,29 @@ const checks = {
       assert.rejects(async () => {
         for await (const _ of await client().chat.completions.create({ model: CHAT, messages: ask("breaks"), max_tokens: 6, stream: true })) { /* read on */ }
       }, (e) => e.code === "generation_interrupted"));
+  },
+
+  async webhooks() {
+    let tell;
+    const told = new Promise((resolve) => { tell = resolve; });
+    const receiver = createServer((request, response) => {
+      let body = "";
+      request.on("data", (piece) => { body += piece; });
+      request.on("end", () => { response.writeHead(204).end(); tell([body, request.headers]); });
+    });
+    await new Promise((listening) => receiver.listen(0, "127.0.0.1", listening));
+    try {
+      const { data: { secret } } = await (await fetch(BASE + "/v1/webhooks/secret")).json();
+      const task = { model: CHAT, payload: { text: "tell me" }, webhook: { url: `http://127.0.0.1:${receiver.address().port}/hook` } };
+      const accepted = await (await fetch(BASE + "/v1/inference", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(task) })).json();
+      const [body, headers] = await told;
+      const event = await client().webhooks.unwrap(body, headers, secret);
+      assert.equal(event.type, "task.succeeded");
+      assert.equal(event.data.id, accepted.data.task_id);
+      await assert.rejects(client().webhooks.unwrap(body + " ", headers, secret));
+    } finally {
+      receiver.close();
+    }
   },
 };
 

@@ -5,8 +5,11 @@ Each check is a function; all run, and the exit status says whether all passed.
 """
 
 import asyncio
+import http.server
 import json
+import queue
 import sys
+import threading
 import traceback
 import urllib.request
 
@@ -204,6 +207,45 @@ def interrupted() -> None:
         fault("DELETE")
 
 
+def webhooks() -> None:
+    """A native task is told to a receiver that trusts only what the client unwraps."""
+    heard: queue.Queue = queue.Queue()
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            heard.put((body.decode(), {name.lower(): value for name, value in self.headers.items()}))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with urllib.request.urlopen(BASE + "/v1/webhooks/secret") as answer:
+            secret = json.load(answer)["data"]["secret"]
+        task = {"model": CHAT, "payload": {"text": "tell me"}, "webhook": {"url": f"http://127.0.0.1:{server.server_port}/hook"}}
+        request = urllib.request.Request(BASE + "/v1/inference", data=json.dumps(task).encode(), headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            task_id = json.load(answer)["data"]["task_id"]
+        body, headers = heard.get(timeout=30)
+        ours = client(webhook_secret=secret)
+        event = ours.webhooks.unwrap(body, headers)
+        assert event.type == "task.succeeded" and event.object == "event" and event.data.id == task_id, body
+        assert json.loads(body)["data"]["output"]["text"]
+        for broken in ({"payload": body + " ", "headers": headers}, {"payload": body, "headers": {**headers, "webhook-id": "evt_other"}}):
+            try:
+                ours.webhooks.unwrap(**broken)
+            except openai.InvalidWebhookSignatureError:
+                continue
+            raise AssertionError("a forged delivery was believed")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def langchain() -> None:
     from langchain_openai import ChatOpenAI
 
@@ -216,7 +258,7 @@ def main() -> int:
     failed = 0
     for check in (
         chat, chat_stream, stream_helper, heartbeats, asynchronous, tools, completions, embeddings, models,
-        errors, late, retries, interrupted, langchain,
+        errors, late, retries, interrupted, webhooks, langchain,
     ):
         try:
             check()
