@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"time"
 
 	"github.com/penstock/penstock/internal/auth"
@@ -55,6 +56,12 @@ type Config struct {
 
 	WebhookAllowPrivate bool `koanf:"webhook_allow_private" usage:"take webhooks over http, at any port and at private addresses; the same in producer and resultsvc"`
 
+	SocketOrigins    []string      `koanf:"socket_origins" usage:"hosts whose pages may open a WebSocket besides our own, as example.com or https://*.example.com"`
+	SocketLifetime   time.Duration `koanf:"socket_lifetime" usage:"age at which a WebSocket's client is asked to reconnect, give or take a fifth"`
+	SocketDrain      time.Duration `koanf:"socket_drain" usage:"time over which a drain spreads its goodbyes to WebSockets; keep below drain_grace"`
+	MaxSockets       int           `koanf:"max_sockets" usage:"WebSockets open at once"`
+	MaxTenantSockets int           `koanf:"max_tenant_sockets" usage:"WebSockets of one tenant open at once"`
+
 	Sweep     bool          `koanf:"sweep" usage:"end expired tasks that no worker meets"`
 	SweepScan time.Duration `koanf:"sweep_scan" usage:"how often the log is looked through for open tasks that Redis does not know"`
 }
@@ -77,8 +84,14 @@ func DefaultConfig() Config {
 		InFlightBytes: 256 << 20,
 		KeyQueueLimit: 1000,
 		BacklogCheck:  true,
-		Sweep:         true,
-		SweepScan:     10 * time.Second,
+
+		SocketLifetime:   time.Hour,
+		SocketDrain:      20 * time.Second,
+		MaxSockets:       10_000,
+		MaxTenantSockets: 5_000,
+
+		Sweep:     true,
+		SweepScan: 10 * time.Second,
 	}
 	c.Kafka.ClientID = "penstock-producer"
 	return c
@@ -111,6 +124,13 @@ func (c *Config) Validate() error {
 	fault(c.TasksPerSecond < 0 || c.InFlightBytes < 0, "tasks_per_second, in_flight_bytes: must not be negative")
 	fault(c.TasksPerSecond > 0 && c.TasksBurst < 1, "tasks_burst: must be at least 1 where tasks_per_second is set")
 	fault(c.KeyQueueLimit < 0 || c.KeyQueueLimit > maxKeyQueue, "key_queue_limit: must be between 0 and %d", maxKeyQueue)
+	fault(c.SocketLifetime <= 0 || c.SocketDrain <= 0, "socket_lifetime, socket_drain: must be above 0")
+	fault(c.SocketDrain > c.DrainGrace, "socket_drain: must not be above drain_grace (%s)", c.DrainGrace)
+	fault(c.MaxSockets < 1 || c.MaxTenantSockets < 1, "max_sockets, max_tenant_sockets: must be at least 1")
+	for _, pattern := range c.SocketOrigins {
+		_, err := path.Match(pattern, "")
+		fault(err != nil, "socket_origins: %q is no pattern", pattern)
+	}
 	fault(c.SweepScan < time.Second, "sweep_scan: must be at least 1s")
 	return errors.Join(errs...)
 }

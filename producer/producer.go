@@ -29,6 +29,7 @@ import (
 	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
+	"github.com/penstock/penstock/internal/ticket"
 	"github.com/penstock/penstock/producer/admit"
 	"github.com/penstock/penstock/producer/backlog"
 	"github.com/penstock/penstock/producer/cancel"
@@ -37,6 +38,7 @@ import (
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/rules"
 	"github.com/penstock/penstock/producer/sweep"
+	"github.com/penstock/penstock/producer/ws"
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 )
@@ -55,6 +57,7 @@ type Deps struct {
 // Service is the ingress. Its routes are added to an Echo by Register.
 type Service struct {
 	*httpapi.API
+	sockets *ws.API
 
 	rpc   *grpcapi.Server // nil without grpc_listen
 	log   *slog.Logger
@@ -93,6 +96,10 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	tickets, err := cfg.IDConfig.Tickets()
+	if err != nil {
+		return nil, err
+	}
 	router, err := openRules(cfg, d)
 	if err != nil {
 		return nil, err
@@ -114,7 +121,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.wire(cfg, d, parts{minter, router, k.pub, k.watch, memory{store}, claims, repeats})
+	return s, s.wire(cfg, d, parts{minter, tickets, router, k.pub, k.watch, memory{store}, claims, repeats})
 }
 
 // fill replaces what the caller left to the configuration.
@@ -254,6 +261,7 @@ func (s *Service) openSweeper(cfg Config, d Deps, pub *tasktopic.Publisher, stor
 // parts are what the handlers stand on.
 type parts struct {
 	minter  *task.Minter
+	tickets *ticket.Signer
 	router  *rules.Set
 	pub     *tasktopic.Publisher
 	watch   ingest.Backlog
@@ -281,11 +289,15 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	if err != nil {
 		return err
 	}
+	if s.sockets, err = openSockets(cfg, d, p, intake, metrics, limits, desk); err != nil {
+		return err
+	}
 	s.API, err = httpapi.New(httpapi.Deps{
 		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Secrets: keys, Drain: draining,
 		WatchFunc: watcher(d.Follower), Repeats: p.repeats, Seats: seats.New(seats.Params{All: maxStreams, PerTenant: maxTenantStreams}),
 		Registry: d.Registry, Log: d.Log,
+		Faces: []httpapi.Face{s.sockets}, IDs: p.minter, Tickets: p.tickets,
 	})
 	if err != nil {
 		return err
@@ -331,12 +343,14 @@ func (s *Service) watchKafka(ctx context.Context) {
 }
 
 // Drain makes calls that wait for a result answer 202 now, and gRPC take no new
-// ones. The HTTP server calls it when it stops taking requests.
+// ones. It asks the clients of WebSockets to reconnect, and returns once the last
+// of these is closed. The HTTP server calls it when it stops taking requests.
 func (s *Service) Drain() {
 	s.drain()
 	if s.rpc != nil {
 		s.rpc.Drain()
 	}
+	s.sockets.Drain()
 }
 
 // Run works until ctx ends and the calls of gRPC have, then closes the service.

@@ -106,6 +106,10 @@ func (s *Service) wire(reg prometheus.Registerer, results *claimcheck.Desk) erro
 	if err != nil {
 		return err
 	}
+	tickets, err := s.cfg.IDConfig.Tickets()
+	if err != nil {
+		return err
+	}
 	rdb, err := redisclient.New(s.cfg.Redis)
 	if err != nil {
 		return err
@@ -123,7 +127,7 @@ func (s *Service) wire(reg prometheus.Registerer, results *claimcheck.Desk) erro
 		DrainSpread: s.cfg.StreamDrain, Streams: s.cfg.MaxStreams, PerTenant: s.cfg.MaxTenantStreams,
 		Results: results,
 	}, s.log, reg)
-	s.API = httpapi.New(s.auth, poll.New(s.store, s.follower, results, minter), streams)
+	s.API = httpapi.New(s.auth, tickets, poll.New(s.store, s.follower, results, minter), streams)
 	return nil
 }
 

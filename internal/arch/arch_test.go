@@ -47,6 +47,7 @@ var placement = []struct {
 	{"github.com/redis/go-redis/v9", []string{"redisclient", "taskstore", "eventlog", "repeat"}, true},
 	{"google.golang.org/grpc", []string{"rpc", "grpcapi"}, false},
 	{"github.com/minio/minio-go/v7", []string{"blob"}, false},
+	{"github.com/coder/websocket", []string{"ws"}, false},
 	{"github.com/cenkalti/backoff/v4", []string{"retry", "webhook"}, false},
 	{"github.com/twmb/franz-go/pkg/kfake", []string{"devstack"}, false},
 	{"github.com/alicebob/miniredis/v2", []string{"devstack"}, false},

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/penstock/penstock/schema/task"
 )
 
 // ErrUnauthenticated is about nobody we know, or no longer (HTTP 401).
@@ -31,6 +33,10 @@ type Principal struct {
 	Tenant string   // owns tasks; never shown to other tenants
 	KeyID  string   // which key it came with, for the audit; empty in dev
 	Scopes []string // what it may do
+
+	// Only is the one task it may read, for who came with a ticket of it. Empty:
+	// all of its tenant's.
+	Only task.ID
 }
 
 // Has reports whether the principal holds a scope.
@@ -53,6 +59,13 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, bearer string) (Principal, error)
 }
 
+// Finder finds a principal by the id of its key, where the key itself is not at
+// hand: a ticket names one. Its error wraps ErrUnauthenticated when the key is
+// not good, or not any more.
+type Finder interface {
+	Find(ctx context.Context, keyID string) (Principal, error)
+}
+
 // DevTenant is the tenant of everybody in dev mode.
 const DevTenant = "dev"
 
@@ -64,6 +77,9 @@ type Dev struct{}
 func (Dev) Authenticate(context.Context, string) (Principal, error) {
 	return Principal{Tenant: DevTenant, Scopes: []string{ScopeAll}}, nil
 }
+
+// Find returns the principal that everybody is.
+func (d Dev) Find(ctx context.Context, _ string) (Principal, error) { return d.Authenticate(ctx, "") }
 
 // principalKey is the context key of the caller.
 type principalKey struct{}

@@ -95,15 +95,32 @@ func (k *Keys) Authenticate(_ context.Context, bearer string) (Principal, error)
 		_, _ = hex.Decode(want[:], []byte(key.SHA256)) // validated by NewKeys
 	}
 	same := subtle.ConstantTimeCompare(sum[:], want[:]) == 1
-	switch {
-	case !known || !same:
-		return Principal{}, fmt.Errorf("%w: unknown key", ErrUnauthenticated)
-	case key.Revoked:
-		return Principal{}, fmt.Errorf("%w: key %s is revoked", ErrUnauthenticated, id)
-	case !key.Expires.IsZero() && !time.Now().Before(key.Expires):
-		return Principal{}, fmt.Errorf("%w: key %s has expired", ErrUnauthenticated, id)
+	if !known || !same {
+		return Principal{}, errUnknownKey()
 	}
-	return Principal{Tenant: key.Tenant, KeyID: key.ID, Scopes: slices.Clone(key.Scopes)}, nil
+	return key.principal()
+}
+
+// Find returns the principal of a key by the key's id, if the key is good.
+func (k *Keys) Find(_ context.Context, keyID string) (Principal, error) {
+	key, known := k.byID[keyID]
+	if !known {
+		return Principal{}, errUnknownKey()
+	}
+	return key.principal()
+}
+
+func errUnknownKey() error { return fmt.Errorf("%w: unknown key", ErrUnauthenticated) }
+
+// principal is whom a key stands for, unless its life is over.
+func (k Key) principal() (Principal, error) {
+	switch {
+	case k.Revoked:
+		return Principal{}, fmt.Errorf("%w: key %s is revoked", ErrUnauthenticated, k.ID)
+	case !k.Expires.IsZero() && !time.Now().Before(k.Expires):
+		return Principal{}, fmt.Errorf("%w: key %s has expired", ErrUnauthenticated, k.ID)
+	}
+	return Principal{Tenant: k.Tenant, KeyID: k.ID, Scopes: slices.Clone(k.Scopes)}, nil
 }
 
 // GenerateKey makes a key for a tenant. The text is shown once and stored

@@ -1,5 +1,5 @@
 // Package idsecret is the one setting that every service which makes or checks
-// task ids, or signs webhooks, must share: the secret that signs them.
+// task ids, or signs webhooks and tickets, must share: the secret that signs them.
 package idsecret
 
 import (
@@ -11,6 +11,7 @@ import (
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/config"
+	"github.com/penstock/penstock/internal/ticket"
 	"github.com/penstock/penstock/schema/task"
 )
 
@@ -45,6 +46,13 @@ func (c Config) Minter(listen string) (*task.Minter, error) {
 func (c Config) WebhookKeys() (*callback.Keys, error) {
 	current, retired, err := c.secrets()
 	return callback.NewKeys(current, retired...), err
+}
+
+// Tickets returns what signs and checks tickets. It is for a service that has a
+// Minter, which checks the secrets.
+func (c Config) Tickets() (*ticket.Signer, error) {
+	current, retired, err := c.secrets()
+	return ticket.NewSigner(current, retired...), err
 }
 
 func (c Config) secrets() (current task.Secret, retired []task.Secret, err error) {

@@ -4,9 +4,10 @@
 // openai.
 //
 // Native routes: POST /v1/inference, POST /v1/inference/batch, POST /api/forward,
-// POST /v1/tasks/{id}/cancel, GET /v1/webhooks/secret. Those that OpenAI clients know: POST
-// /v1/chat/completions, /v1/completions, /v1/engines/{engine}/completions and
-// /v1/embeddings, GET /v1/models and /v1/models/{id}.
+// POST /v1/tasks/{id}/cancel, POST /v1/tasks/{id}/ticket, POST /v1/ws/ticket,
+// GET /v1/webhooks/secret. Those that OpenAI clients know: POST /v1/chat/completions, /v1/completions,
+// /v1/engines/{engine}/completions and /v1/embeddings, GET /v1/models and
+// /v1/models/{id}.
 package httpapi
 
 import (
@@ -26,7 +27,9 @@ import (
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/lookup"
 	"github.com/penstock/penstock/internal/seats"
+	"github.com/penstock/penstock/internal/ticket"
 	"github.com/penstock/penstock/internal/validate"
 	"github.com/penstock/penstock/producer/admit"
 	"github.com/penstock/penstock/producer/cancel"
@@ -78,11 +81,14 @@ type Deps struct {
 	Cancels *cancel.Desk
 	Waiter  Waiter
 	Results Results
+	IDs     lookup.IDs
+	Tickets *ticket.Signer
 	Catalog *catalog.Catalog
 	Auth    auth.Authenticator
 	Secrets Secrets
 	Schemas fs.FS           // of the bodies: submit, forward, chat, completion and embedding.schema.json
 	Drain   context.Context // done when waiting calls should stop to wait
+	Faces   []Face          // registered beside these routes
 
 	WatchFunc func(ctx context.Context, id task.ID) (Events, error) // from the first event on
 	Repeats   Repeats
@@ -93,6 +99,9 @@ type Deps struct {
 	Grace     time.Duration // for a retry, until the task of a client that went away is cancelled; default 2 s
 	Heartbeat time.Duration // longest silence of a stream; default 15 s
 }
+
+// Face is another way into the ingress that has routes of its own.
+type Face interface{ Register(e *echo.Echo) }
 
 // API holds the handlers.
 type API struct {
@@ -132,10 +141,15 @@ func (a *API) Register(e *echo.Echo) {
 	e.POST("/api/forward", a.postForward, submit)
 	e.POST("/v1/tasks/:id/cancel", a.postCancel, submit)
 	e.GET("/v1/webhooks/secret", a.getWebhookSecret, submit)
+	e.POST("/v1/tasks/:id/ticket", a.postTicket, httpserver.Authenticate(a.d.Auth, auth.ScopeRead))
+	e.POST("/v1/ws/ticket", a.postSocketTicket, httpserver.Authenticate(a.d.Auth))
 	a.registerOpenAI(e)
 	documents := echo.WrapHandler(spec.Handler())
 	for _, path := range []string{"/docs", "/docs/*", "/openapi.json", "/asyncapi.json", "/schema/*"} {
 		e.GET(path, documents)
+	}
+	for _, f := range a.d.Faces {
+		f.Register(e)
 	}
 }
 

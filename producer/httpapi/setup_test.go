@@ -25,6 +25,7 @@ import (
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/internal/tasktopic"
+	"github.com/penstock/penstock/internal/ticket"
 	"github.com/penstock/penstock/producer/admit"
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/httpapi"
@@ -202,6 +203,7 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 		WatchFunc: w.watch, Repeats: w.repeats, Seats: seats.New(seats.Params{All: 10, PerTenant: 10}), Registry: reg, Log: log,
 		Grace: 20 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
 		Secrets: callback.NewKeys(task.Secret{Key: []byte("0123456789abcdef")}),
+		IDs:     minter, Tickets: ticket.NewSigner(task.Secret{Number: 1, Key: []byte("0123456789abcdef")}),
 	})
 	if err != nil {
 		tb.Fatal(err)

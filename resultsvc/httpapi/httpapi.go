@@ -7,11 +7,13 @@ import (
 
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/ticket"
 )
 
-// Transport is one way to read tasks.
+// Transport is one way to read tasks. Callers come by a key, and where one task
+// alone is read also by a ticket of it.
 type Transport interface {
-	Register(e *echo.Echo, authenticate echo.MiddlewareFunc)
+	Register(e *echo.Echo, byKey, orByTicket echo.MiddlewareFunc)
 	// Drain ends what stays open for long. It does not wait.
 	Drain()
 }
@@ -19,19 +21,21 @@ type Transport interface {
 // API is all of them.
 type API struct {
 	auth       auth.Authenticator
+	tickets    *ticket.Signer
 	transports []Transport
 }
 
 // New returns the face over transports, for callers that may read.
-func New(a auth.Authenticator, transports ...Transport) *API {
-	return &API{auth: a, transports: transports}
+func New(a auth.Authenticator, tickets *ticket.Signer, transports ...Transport) *API {
+	return &API{auth: a, tickets: tickets, transports: transports}
 }
 
 // Register mounts the read routes.
 func (a *API) Register(e *echo.Echo) {
-	read := httpserver.Authenticate(a.auth, auth.ScopeRead)
+	byKey := httpserver.Authenticate(a.auth, auth.ScopeRead)
+	orByTicket := httpserver.AuthenticateOrTicket(a.auth, a.tickets, auth.ScopeRead)
 	for _, t := range a.transports {
-		t.Register(e, read)
+		t.Register(e, byKey, orByTicket)
 	}
 }
 

@@ -45,11 +45,11 @@ func New(store Store, waiter lookup.Waiter, results lookup.Results, ids lookup.I
 	return a
 }
 
-// Register mounts the routes behind a middleware that authenticates.
-func (a *API) Register(e *echo.Echo, authenticate echo.MiddlewareFunc) {
-	e.GET("/v1/tasks", a.list, authenticate)
-	e.GET("/v1/tasks/:id", a.one, authenticate)
-	e.GET("/v1/tasks/:id/webhook", a.webhook, authenticate)
+// Register mounts the routes behind middlewares that authenticate.
+func (a *API) Register(e *echo.Echo, byKey, orByTicket echo.MiddlewareFunc) {
+	e.GET("/v1/tasks", a.list, byKey)
+	e.GET("/v1/tasks/:id", a.one, orByTicket)
+	e.GET("/v1/tasks/:id/webhook", a.webhook, byKey)
 }
 
 // Drain makes long polls answer with what is known now.

@@ -75,8 +75,8 @@ type API struct {
 	log      *slog.Logger
 	metrics  *metrics
 
-	recheck  echo.HandlerFunc // authenticates a request again
-	draining context.Context  // done once streams must end
+	again    struct{ one, many echo.HandlerFunc } // authenticate a request again
+	draining context.Context                      // done once streams must end
 	drain    context.CancelFunc
 	seats    *seats.Seats
 }
@@ -92,11 +92,12 @@ func New(store lookup.Briefs, follower *follow.Follower, ids lookup.IDs, p Param
 	return a
 }
 
-// Register mounts the routes behind a middleware that authenticates.
-func (a *API) Register(e *echo.Echo, authenticate echo.MiddlewareFunc) {
-	a.recheck = authenticate(func(echo.Context) error { return nil })
-	e.GET("/v1/tasks/:id/events", a.one, authenticate)
-	e.GET("/v1/events", a.many, authenticate)
+// Register mounts the routes behind middlewares that authenticate.
+func (a *API) Register(e *echo.Echo, byKey, orByTicket echo.MiddlewareFunc) {
+	let := func(echo.Context) error { return nil }
+	a.again.one, a.again.many = orByTicket(let), byKey(let)
+	e.GET("/v1/tasks/:id/events", a.one, orByTicket)
+	e.GET("/v1/events", a.many, byKey)
 }
 
 // Drain asks every client to reconnect, each at its own moment of the spread.
@@ -118,7 +119,7 @@ func (a *API) one(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.serve(c, &plan{watches: []follow.Watch{{ID: id, After: after}}})
+	return a.serve(c, &plan{watches: []follow.Watch{{ID: id, After: after}}, recheck: a.again.one})
 }
 
 // many answers GET /v1/events?task=a&task=b.
@@ -141,7 +142,7 @@ func (a *API) many(c echo.Context) error {
 			return badQuery("after", "after must be the id of a frame of a stream of the same tasks")
 		}
 	}
-	return a.serve(c, &plan{watches: cur.watches(), cursor: cur})
+	return a.serve(c, &plan{watches: cur.watches(), cursor: cur, recheck: a.again.many})
 }
 
 // lastID is what the client resumes after. The header is newer than the query
@@ -174,6 +175,7 @@ func badQuery(param, format string, args ...any) error {
 // plan is what one request streams. The cursor is nil for a single task.
 type plan struct {
 	watches []follow.Watch
+	recheck echo.HandlerFunc
 	cursor  *cursor
 	lastID  time.Time // when a frame bore an id
 }
@@ -277,7 +279,7 @@ func (a *API) pump(ctx context.Context, c echo.Context, s *follow.Stream, w *wri
 	for {
 		it, err := s.Poll(ctx, beat.C)
 		if now := time.Now(); now.Sub(checked) >= a.p.Recheck {
-			if err := a.recheck(c); err != nil { // the key was revoked, or lost its scope
+			if err := p.recheck(c); err != nil { // the key was revoked, or lost its scope
 				return endRevoked, err
 			}
 			checked = now

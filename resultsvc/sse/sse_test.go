@@ -48,7 +48,7 @@ func TestARevokedKeyLosesItsStream(t *testing.T) {
 	quiet, known := slog.New(slog.DiscardHandler), &keys{}
 	server := httpserver.New(httpserver.DefaultConfig(), quiet, prometheus.NewRegistry())
 	sse.New(store, follower, minter, sse.Params{Heartbeat: 10 * time.Millisecond, Recheck: 10 * time.Millisecond}, quiet, prometheus.NewRegistry()).
-		Register(server.Echo(), httpserver.Authenticate(known, auth.ScopeRead))
+		Register(server.Echo(), httpserver.Authenticate(known, auth.ScopeRead), httpserver.Authenticate(known, auth.ScopeRead))
 	front := httptest.NewServer(server.Echo())
 	defer front.Close()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, front.URL+"/v1/tasks/"+string(minter.New("dev", time.Now()))+"/events", nil)

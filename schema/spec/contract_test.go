@@ -64,6 +64,8 @@ func TestSchemasHaveTheLimitsOfTheCode(t *testing.T) {
 		{"embedding", "properties/model/maxLength", api.MaxName},
 		{"forward", "properties/message_id/maxLength", api.MaxName},
 		{"forward", "properties/session_id/maxLength", api.MaxName},
+		{"socketrequest", "properties/ref/maxLength", api.MaxName},
+		{"socketrequest", "properties/idempotency_key/maxLength", api.MaxName},
 		{"task", "properties/schema_version/const", task.SchemaVersion},
 		{"task", "properties/model/maxLength", api.MaxName},
 		{"task", "properties/payload/properties/inputs/maxItems", api.MaxInputs},
@@ -108,6 +110,7 @@ func TestSchemasHaveTheWordsOfTheCode(t *testing.T) {
 			ends = append(ends, s)
 		}
 	}
+	asked, said := api.Ops()
 	openapi := "openapi.json"
 	for _, c := range []struct {
 		file, pointer string
@@ -132,6 +135,8 @@ func TestSchemasHaveTheWordsOfTheCode(t *testing.T) {
 		{openapi, "components/schemas/WebhookEvent/properties/type/enum", texts(webhook.Types()...)},
 		{openapi, "components/schemas/WebhookDelivery/properties/type/enum", texts(webhook.Types()...)},
 		{openapi, "components/schemas/WebhookDelivery/properties/state/enum", texts(webhook.States()...)},
+		{"socketrequest.schema.json", "properties/op/enum", texts(asked...)},
+		{"socketreply.schema.json", "properties/op/enum", texts(said...)},
 		{openapi, "components/schemas/Status/enum", texts(task.Statuses()...)},
 		{openapi, "components/schemas/FaultCode/enum", texts(fault.Codes()...)},
 		{openapi, "components/schemas/Class/enum", classes},
@@ -183,6 +188,8 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 		{"terminal.schema.json", "properties/error/properties", reflect.TypeFor[terminal.Error]()},
 		{"event.schema.json", "properties", reflect.TypeFor[event.Event]()},
 		{"deadletter.schema.json", "properties", reflect.TypeFor[deadletter.Letter]()},
+		{"socketrequest.schema.json", "properties", reflect.TypeFor[api.SocketRequest]()},
+		{"socketreply.schema.json", "properties", reflect.TypeFor[api.SocketReply]()},
 		{"webhook.schema.json", "properties", reflect.TypeFor[webhook.Record]()},
 		{"webhook.schema.json", "properties/webhook/properties", reflect.TypeFor[task.Webhook]()},
 		{"webhook.schema.json", "properties/attempt/properties", reflect.TypeFor[webhook.Attempt]()},
@@ -198,6 +205,7 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 		{"openapi.json", "components/schemas/BatchOutcome/properties", reflect.TypeFor[api.BatchResponse]()},
 		{"openapi.json", "components/schemas/BatchOutcome/properties/items/items/properties", reflect.TypeFor[api.BatchItem]()},
 		{"openapi.json", "components/schemas/Envelope/properties", reflect.TypeFor[api.Envelope]()},
+		{"openapi.json", "components/schemas/Ticket/properties", reflect.TypeFor[api.Ticket]()},
 		{"openapi.json", "components/schemas/Error/properties", reflect.TypeFor[api.Error]()},
 		{"openapi.json", "components/schemas/Model/properties", reflect.TypeFor[api.Model]()},
 	} {
@@ -358,6 +366,23 @@ func TestAsyncAPINamesTheTopics(t *testing.T) {
 	slices.Sort(documented)
 	if diff := cmp.Diff(want, documented); diff != "" {
 		t.Errorf("topics (-plan +document)\n%s", diff)
+	}
+}
+
+func TestExamplesOfSocketMessagesCoverTheOps(t *testing.T) {
+	asked, said := api.Ops()
+	messages := at(read(t, "asyncapi.json"), "components/messages")
+	for name, ops := range map[string][]api.Op{"socketRequest": asked, "socketReply": said} {
+		examples, _ := at(messages, name+"/examples").([]any)
+		for _, e := range examples {
+			op, _ := at(e, "payload/op").(string)
+			if !slices.Contains(ops, api.Op(op)) {
+				t.Errorf("%s: an example has op %q", name, op)
+			}
+		}
+		if name == "socketRequest" && len(examples) != len(ops) {
+			t.Errorf("%d examples of %d ops", len(examples), len(ops))
+		}
 	}
 }
 

@@ -217,6 +217,13 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	ask(200, "POST", one+"/cancel", "/v1/tasks/"+done+"/cancel", "")
 	ask(404, "POST", one+"/cancel", "/v1/tasks/task_invented/cancel", "")
 
+	ticketRoute := one + "/ticket"
+	pass := field(t, ask(200, "POST", ticketRoute, "/v1/tasks/"+done+"/ticket", ""), "ticket")
+	ask(404, "POST", ticketRoute, "/v1/tasks/task_invented/ticket", "")
+	ask(200, "GET", one, "/v1/tasks/"+done+"?ticket="+pass, "")
+	ask(200, "POST", "/v1/ws/ticket", "/v1/ws/ticket", "")
+	ask(426, "GET", "/v1/ws", "/v1/ws", "")
+
 	last := k.frames(t, s, events, "/v1/tasks/"+done+"/events")
 	ask(204, "GET", events, "/v1/tasks/"+done+"/events", "", "Last-Event-ID", last)
 	ask(400, "GET", events, "/v1/tasks/"+done+"/events?after=x", "")
@@ -387,6 +394,7 @@ func (k *contract) allSeen(t *testing.T) {
 	t.Helper()
 	rare := map[string]bool{
 		"POST /v1/tasks/{id}/cancel 202":          true, // the winner is not known within two seconds
+		"GET /v1/ws 101":                          true, // TestASocketFromEndToEnd
 		"POST /admin/v1/redrives/{id}/pause 200":  true, // the job of one letter is over too soon
 		"POST /admin/v1/redrives/{id}/resume 200": true,
 		"POST /admin/v1/redrives/{id}/cancel 200": true,
