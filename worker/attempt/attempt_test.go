@@ -258,6 +258,36 @@ func TestTokensAreCoalescedInOrderWithoutHoles(t *testing.T) {
 	})
 }
 
+// emitted is what the stream of a try shows right after each piece.
+func emitted(t *testing.T, p attempt.Params, pieces ...string) (shown []string) {
+	inBubble(t, p, func(t *testing.T, r *attempt.Runner, redis *attempttest.Redis) {
+		try := newTry(1, true)
+		r.Do(t.Context(), call(func(_ context.Context, items []backend.Item) []backend.Outcome {
+			for _, text := range pieces {
+				items[0].Emit(backend.Piece{Text: text})
+				synctest.Wait()
+				shown = append(shown, redis.Text(try.Task.ID))
+			}
+			return []backend.Outcome{attempttest.OK(strings.Join(pieces, ""))}
+		}), []*attempt.Try{try})
+	})
+	return shown
+}
+
+func TestTheFirstPieceAndAFullKiBDoNotWait(t *testing.T) {
+	half := strings.Repeat("x", 512)
+	want := []string{"a", "a", "a" + half + half, "a" + half + half}
+	if diff := cmp.Diff(want, emitted(t, attempt.Params{}, "a", half, half, "b")); diff != "" {
+		t.Errorf("shown after each piece (-want +got)\n%s", diff)
+	}
+}
+
+func TestAnIntervalOfNothingGathersNothing(t *testing.T) {
+	if diff := cmp.Diff([]string{"a", "ab", "abc"}, emitted(t, attempt.Params{TokenEvery: -1}, "a", "b", "c")); diff != "" {
+		t.Errorf("shown after each piece (-want +got)\n%s", diff)
+	}
+}
+
 func TestWhatIsNoTextIsAnEventOfItsOwn(t *testing.T) {
 	inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, redis *attempttest.Redis) {
 		try := newTry(1, true)
