@@ -44,6 +44,7 @@ const partitions = 3
 
 type bundle struct {
 	t      testing.TB
+	cfg    resultsvc.Config
 	base   string
 	addr   string
 	redis  *miniredis.Miniredis
@@ -73,7 +74,7 @@ func setup(t testing.TB, change func(*resultsvc.Config)) *bundle {
 	if change != nil {
 		change(&cfg)
 	}
-	b := &bundle{t: t, redis: mr, reg: prometheus.NewRegistry(), http: &http.Client{Transport: &http.Transport{}}}
+	b := &bundle{t: t, cfg: cfg, redis: mr, reg: prometheus.NewRegistry(), http: &http.Client{Transport: &http.Transport{}}}
 	if b.rdb, err = redisclient.New(cfg.Redis); err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +93,15 @@ func setup(t testing.TB, change func(*resultsvc.Config)) *bundle {
 	b.pub = tasktopic.NewPublisher(writer, tasktopic.Params{ResultsPartitions: partitions})
 	b.serve(cfg, quiet)
 	return b
+}
+
+// another is a second replica on the same Kafka and Redis.
+func (b *bundle) another() *bundle {
+	b.t.Helper()
+	other := *b
+	other.reg = prometheus.NewRegistry()
+	other.serve(b.cfg, slog.New(slog.DiscardHandler))
+	return &other
 }
 
 // serve runs the service behind a real listener.
