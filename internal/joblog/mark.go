@@ -27,18 +27,25 @@ func (m *Mark) Advance(next int64) {
 // Await returns once the entry at an offset is folded, or with the cause of ctx.
 func (m *Mark) Await(ctx context.Context, offset int64) error {
 	for {
-		m.mu.Lock()
-		reached, changed := m.next > offset, m.changed
-		m.mu.Unlock()
+		reached, changed := m.passed(offset)
 		if reached {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			if reached, _ := m.passed(offset); reached { // both at once
+				return nil
+			}
 			return context.Cause(ctx)
 		}
 	}
+}
+
+func (m *Mark) passed(offset int64) (reached bool, changed <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.next > offset, m.changed
 }
 
 // Changed returns a channel that is closed at the next Advance. Who asks for it
