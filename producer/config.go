@@ -18,6 +18,7 @@ import (
 	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/internal/telemetry"
+	"github.com/penstock/penstock/producer/bulk"
 )
 
 // The settings that every service shares, under names of their own so that
@@ -40,6 +41,7 @@ type Config struct {
 	Kafka kafkaclient.Config `koanf:"kafka"`
 	Redis redisclient.Config `koanf:"redis"`
 	Blob  blob.Config        `koanf:"blob"`
+	Bulk  bulk.Config        `koanf:"bulk"`
 
 	GRPCListen string `koanf:"grpc_listen" usage:"address of the gRPC API; empty: none"`
 
@@ -79,6 +81,7 @@ func DefaultConfig() Config {
 		Kafka:         kafkaclient.DefaultConfig(),
 		Redis:         redisclient.DefaultConfig(),
 		Blob:          blob.DefaultConfig(),
+		Bulk:          bulk.DefaultConfig(),
 		BufferBytes:   64 << 20,
 		TasksBurst:    1000,
 		InFlightBytes: 256 << 20,
@@ -110,7 +113,7 @@ func ParseConfig(p lifecycle.Proc) (Config, error) {
 
 // Validate returns every fault at once, by the name the operator typed.
 func (c *Config) Validate() error {
-	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate(), prefix("kafka_", c.Kafka.Validate()), prefix("blob_", c.Blob.Validate())}
+	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate(), prefix("kafka_", c.Kafka.Validate()), prefix("blob_", c.Blob.Validate()), prefix("bulk_", c.Bulk.Validate())}
 	fault := func(bad bool, format string, args ...any) {
 		if bad {
 			errs = append(errs, fmt.Errorf(format, args...))

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/claimcheck"
@@ -115,13 +116,13 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err := s.openSweeper(cfg, d, k.pub, store); err != nil {
 		return nil, err
 	}
-	claims, _, err := claimcheck.Open(ctx, cfg.Blob, claimcheck.Deps{
+	claims, blobs, err := claimcheck.Open(ctx, cfg.Blob, claimcheck.Deps{
 		Service: "producer", Registry: d.Registry, Log: d.Log, Wait: storeTimeout,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return s, s.wire(cfg, d, parts{minter, tickets, router, k.pub, k.watch, memory{store}, claims, repeats})
+	return s, s.wire(cfg, d, parts{minter, tickets, router, k.pub, k.watch, memory{store}, claims, blobs, repeats})
 }
 
 // fill replaces what the caller left to the configuration.
@@ -267,6 +268,7 @@ type parts struct {
 	watch   ingest.Backlog
 	memory  memory
 	claims  *claimcheck.Desk
+	blobs   *blob.Store // nil without one
 	repeats *repeat.Memory
 }
 
@@ -289,10 +291,15 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	if err != nil {
 		return err
 	}
+	jobs, err := s.openBulk(cfg, d, bulkParts{p.pub, p.blobs, p.claims, intake, desk})
+	if err != nil {
+		return err
+	}
 	if s.sockets, err = openSockets(cfg, d, p, intake, metrics, limits, desk); err != nil {
 		return err
 	}
 	s.API, err = httpapi.New(httpapi.Deps{
+		Bulk: jobs, MaxFile: int64(cfg.Bulk.MaxFile),
 		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Secrets: keys, Drain: draining,
 		WatchFunc: watcher(d.Follower), Repeats: p.repeats, Seats: seats.New(seats.Params{All: maxStreams, PerTenant: maxTenantStreams}),

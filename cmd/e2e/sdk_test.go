@@ -53,6 +53,12 @@ func TestOfficialClientsOfTheOpenAIAPI(t *testing.T) {
 	t.Run("Python", func(t *testing.T) {
 		check(t, t.TempDir(), install(ctx, t, "python"), filepath.Join(scripts, "check.py"))
 	})
+	t.Run("Python, files and batches", func(t *testing.T) {
+		check(t, t.TempDir(), install(ctx, t, "python"), filepath.Join(scripts, "batches.py"))
+	})
+	t.Run("JavaScript, files and batches", func(t *testing.T) {
+		check(t, install(ctx, t, "node"), "node", filepath.Join(scripts, "batches.mjs"))
+	})
 	t.Run("JavaScript", func(t *testing.T) {
 		check(t, install(ctx, t, "node"), "node", filepath.Join(scripts, "check.mjs"))
 	})

@@ -3,7 +3,7 @@ package main
 // mutants is every promise that could be lost in silence, each with the tests
 // that hold it.
 func mutants() []mutant {
-	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs(), openAI(), calling(), simulated())
+	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs(), openAI(), bulkJobs(), calling(), simulated())
 }
 
 func concat(lists ...[]mutant) []mutant {
@@ -413,6 +413,26 @@ func simulated() []mutant {
 			name: "sim-accepted-without-ack", rule: "I6: 202 only after acks=all",
 			file: "producer/ingest/ingest.go", old: "if err != nil {\n\t\treturn Receipt{}, publishFault(err)", new: "if err != nil && d == nil {\n\t\treturn Receipt{}, publishFault(err)",
 			tests: []string{"./cmd/sim"}, run: "TestSimulation",
+		},
+	}
+}
+
+func bulkJobs() []mutant {
+	return []mutant{
+		{
+			name: "anybody-adds-to-a-batch", rule: "23: only the owner's entries count",
+			file: "producer/bulk/ledger.go", old: "if b.seat.Heard(e.Owner, e.Epoch, heard) {", new: "if b.seat.Heard(e.Owner, e.Epoch, heard) || true {",
+			tests: []string{"./producer/bulk"},
+		},
+		{
+			name: "a-segment-counts-twice", rule: "23: a segment whose acknowledgement was lost counts once",
+			file: "producer/bulk/ledger.go", old: "if s.N != b.segments {", new: "if s.N > b.segments {",
+			tests: []string{"./producer/bulk"},
+		},
+		{
+			name: "finished-lines-run-again", rule: "23: who takes a batch over goes on with the lines that have no result",
+			file: "producer/bulk/work.go", old: "case u.t.done.has(u.in.place):", new: "case u.t.done.has(-1):",
+			tests: []string{"./producer/bulk"},
 		},
 	}
 }

@@ -1,13 +1,13 @@
 // Package httpapi is the HTTP face of the ingress: it reads a request, calls one
 // function and writes the answer. What is accepted, and when, is decided in
 // ingest and cancel; how bodies of the OpenAI API are read and written, in
-// openai.
+// openai; what becomes of files of requests, in bulk.
 //
 // Native routes: POST /v1/inference, POST /v1/inference/batch, POST /api/forward,
 // POST /v1/tasks/{id}/cancel, POST /v1/tasks/{id}/ticket, POST /v1/ws/ticket,
 // GET /v1/webhooks/secret. Those that OpenAI clients know: POST /v1/chat/completions, /v1/completions,
 // /v1/engines/{engine}/completions and /v1/embeddings, GET /v1/models and
-// /v1/models/{id}.
+// /v1/models/{id}, /v1/files and /v1/batches.
 package httpapi
 
 import (
@@ -32,6 +32,7 @@ import (
 	"github.com/penstock/penstock/internal/ticket"
 	"github.com/penstock/penstock/internal/validate"
 	"github.com/penstock/penstock/producer/admit"
+	"github.com/penstock/penstock/producer/bulk"
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/openai"
@@ -86,7 +87,7 @@ type Deps struct {
 	Catalog *catalog.Catalog
 	Auth    auth.Authenticator
 	Secrets Secrets
-	Schemas fs.FS           // of the bodies: submit, forward, chat, completion and embedding.schema.json
+	Schemas fs.FS           // of the bodies: submit, forward, chat, completion, embedding and bulk.schema.json
 	Drain   context.Context // done when waiting calls should stop to wait
 	Faces   []Face          // registered beside these routes
 
@@ -95,6 +96,9 @@ type Deps struct {
 	Seats     *seats.Seats // of streams
 	Registry  prometheus.Registerer
 	Log       *slog.Logger
+
+	Bulk    *bulk.Desk
+	MaxFile int64 // bytes of a file that Bulk takes
 
 	Grace     time.Duration // for a retry, until the task of a client that went away is cancelled; default 2 s
 	Heartbeat time.Duration // longest silence of a stream; default 15 s
@@ -108,6 +112,7 @@ type API struct {
 	d       Deps
 	submit  *validate.Schema
 	forward *validate.Schema
+	order   *validate.Schema
 	parser  *openai.Parser
 	models  models
 	metrics *metrics
@@ -126,11 +131,12 @@ func New(d Deps) (*API, error) {
 		d.Heartbeat = heartbeatDefault
 	}
 	a := &API{d: d, models: listModels(d.Catalog), metrics: newMetrics(d.Registry)}
-	var errSubmit, errForward, errParser error
+	var errSubmit, errForward, errOrder, errParser error
 	a.submit, errSubmit = set.Schema("submit")
 	a.forward, errForward = set.Schema("forward")
+	a.order, errOrder = set.Schema("bulk")
 	a.parser, errParser = openai.NewParser(d.Schemas)
-	return a, errors.Join(errSubmit, errForward, errParser)
+	return a, errors.Join(errSubmit, errForward, errOrder, errParser)
 }
 
 // Register adds the routes.
@@ -144,6 +150,7 @@ func (a *API) Register(e *echo.Echo) {
 	e.POST("/v1/tasks/:id/ticket", a.postTicket, httpserver.Authenticate(a.d.Auth, auth.ScopeRead))
 	e.POST("/v1/ws/ticket", a.postSocketTicket, httpserver.Authenticate(a.d.Auth))
 	a.registerOpenAI(e)
+	a.registerBulk(e)
 	documents := echo.WrapHandler(spec.Handler())
 	for _, path := range []string{"/docs", "/docs/*", "/openapi.json", "/asyncapi.json", "/schema/*"} {
 		e.GET(path, documents)

@@ -168,9 +168,16 @@ type bundle struct {
 	handler http.Handler
 	minter  *task.Minter
 	drain   context.CancelFunc
+	blobs   string // where files lie
 }
 
 func setup(tb testing.TB, limits admit.Params) *bundle {
+	tb.Helper()
+	return setupOver(tb, limits, tb.TempDir())
+}
+
+// setupOver is setup with files in a directory; with none there are none.
+func setupOver(tb testing.TB, limits admit.Params, blobs string) *bundle {
 	tb.Helper()
 	minter, err := task.NewMinter(task.Secret{Number: 1, Key: []byte("0123456789abcdef")})
 	if err != nil {
@@ -201,6 +208,7 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 	routes, err := httpapi.New(httpapi.Deps{
 		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Results: &w.results, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
 		WatchFunc: w.watch, Repeats: w.repeats, Seats: seats.New(seats.Params{All: 10, PerTenant: 10}), Registry: reg, Log: log,
+		Bulk: openDesk(tb, w, blobs), MaxFile: maxTestFile,
 		Grace: 20 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
 		Secrets: callback.NewKeys(task.Secret{Key: []byte("0123456789abcdef")}),
 		IDs:     minter, Tickets: ticket.NewSigner(task.Secret{Number: 1, Key: []byte("0123456789abcdef")}),
@@ -210,7 +218,7 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 	}
 	server := httpserver.New(httpserver.DefaultConfig(), log, reg)
 	routes.Register(server.Echo())
-	return &bundle{world: w, handler: server.Echo(), minter: minter, drain: stop}
+	return &bundle{world: w, handler: server.Echo(), minter: minter, drain: stop, blobs: blobs}
 }
 
 // tenants lets in every token as its tenant, and none as nobody.

@@ -50,15 +50,21 @@ func (in *Intake) draft(s Submission) (*draft, error) {
 		t.ID = in.d.Minter.Keyed(s.Tenant, s.Key, d.bodyHash, now)
 		d.earlier = in.d.Minter.Keyed(s.Tenant, s.Key, d.bodyHash, now.Add(-task.Bucket))
 	}
-	model, err := in.model(t)
-	if err != nil {
-		return nil, err
-	}
-	t.Model, d.pool = model.ID, model.Pool
-	if t.Kind, err = kindOf(s.Kind, t.Payload, model); err != nil {
+	if d.pool, err = in.assign(s, t); err != nil {
 		return nil, err
 	}
 	return d, in.admit(s.Tenant)
+}
+
+// assign gives a task its model and kind, and returns the pool that serves it.
+func (in *Intake) assign(s Submission, t *task.Task) (pool string, err error) {
+	model, err := in.model(t)
+	if err != nil {
+		return "", err
+	}
+	t.Model = model.ID
+	t.Kind, err = kindOf(s.Kind, t.Payload, model)
+	return model.Pool, err
 }
 
 func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {

@@ -208,6 +208,16 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 		{"openapi.json", "components/schemas/Ticket/properties", reflect.TypeFor[api.Ticket]()},
 		{"openapi.json", "components/schemas/Error/properties", reflect.TypeFor[api.Error]()},
 		{"openapi.json", "components/schemas/Model/properties", reflect.TypeFor[api.Model]()},
+		{"openapi.json", "components/schemas/File/properties", reflect.TypeFor[api.File]()},
+		{"openapi.json", "components/schemas/FileList/properties", reflect.TypeFor[api.FileList]()},
+		{"openapi.json", "components/schemas/FileDeleted/properties", reflect.TypeFor[api.FileDeleted]()},
+		{"bulk.schema.json", "properties", reflect.TypeFor[api.BulkOrder]()},
+		{"bulk.schema.json", "properties/output_expires_after/properties", reflect.TypeFor[api.ExpiresAfter]()},
+		{"openapi.json", "components/schemas/Bulk/properties", reflect.TypeFor[api.Bulk]()},
+		{"openapi.json", "components/schemas/Bulk/properties/request_counts/properties", reflect.TypeFor[api.BulkCounts]()},
+		{"openapi.json", "components/schemas/Bulk/properties/errors/properties", reflect.TypeFor[api.BulkErrors]()},
+		{"openapi.json", "components/schemas/Bulk/properties/errors/properties/data/items/properties", reflect.TypeFor[api.BulkError]()},
+		{"openapi.json", "components/schemas/BulkList/properties", reflect.TypeFor[api.BulkList]()},
 	} {
 		documented, _ := at(read(t, c.file), c.pointer).(map[string]any)
 		if diff := cmp.Diff(fields(c.of), slices.Sorted(maps.Keys(documented))); diff != "" {
@@ -218,7 +228,7 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 
 func TestBodiesInOpenAPIAreThoseOfTheSchemaFiles(t *testing.T) {
 	openapi := read(t, "openapi.json")
-	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward", "chat": "Chat", "completion": "Completion", "embedding": "Embedding"} {
+	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward", "chat": "Chat", "completion": "Completion", "embedding": "Embedding", "bulk": "BulkOrder"} {
 		want, ok := read(t, name+".schema.json").(map[string]any)
 		if !ok {
 			t.Fatalf("%s is no object", name)

@@ -18,7 +18,7 @@ import (
 const (
 	Results     = "penstock.results"      // terminals, keyed by task id
 	DeadLetters = "penstock.dead-letters" // original bytes, lineage in headers
-	Control     = "penstock.control"      // redrive jobs, discards, audit
+	Control     = "penstock.control"      // redrive jobs, discards, audit; files and batches
 	Clock       = "penstock.clock"        // empty records, written to learn the brokers' time
 	Webhooks    = "penstock.webhooks"     // who wants to hear how a task ends, and what became of it
 

@@ -234,6 +234,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	ask(404, "GET", many, "/v1/events?task=task_invented", "")
 
 	k.openai(t, s)
+	k.bulk(t, s)
 	ask(200, "GET", "/v1/models", "/v1/models", "")
 	ask(200, "GET", "/v1/models/{id}", "/v1/models/sim-chat", "")
 	ask(404, "GET", "/v1/models/{id}", "/v1/models/nobody", "")
