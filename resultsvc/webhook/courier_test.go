@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -397,9 +398,10 @@ func TestAnOutageOfKafkaCallsNobodyOverAndOver(t *testing.T) {
 		id := b.submit(b.hook())
 		b.end(id, task.Succeeded, 0)
 		<-called
-		away := true
+		var away atomic.Bool
+		away.Store(true)
 		b.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-			if !away {
+			if !away.Load() {
 				return nil, nil, false
 			}
 			b.cluster.KeepControl()
@@ -409,7 +411,7 @@ func TestAnOutageOfKafkaCallsNobodyOverAndOver(t *testing.T) {
 		if n := len(b.to.of(id)); n != 1 {
 			t.Errorf("%d calls while nothing could be written down", n)
 		}
-		away = false
+		away.Store(false)
 		b.settled(id, 1)
 	})
 }
@@ -605,9 +607,10 @@ func TestAnEndIsMatchedOnlyOnceAllThatWasRegisteredIsRead(t *testing.T) {
 		warm := b.submit(b.hook())
 		b.end(warm, task.Succeeded, 0)
 		b.settled(warm, 1)
-		slow := true
+		var slow atomic.Bool
+		slow.Store(true)
 		b.cluster.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
-			if !slow {
+			if !slow.Load() {
 				return nil, nil, false
 			}
 			b.cluster.KeepControl()
@@ -625,7 +628,7 @@ func TestAnEndIsMatchedOnlyOnceAllThatWasRegisteredIsRead(t *testing.T) {
 		for _, id := range ids {
 			b.settled(id, 1)
 		}
-		slow = false
+		slow.Store(false)
 		time.Sleep(10 * time.Second) // nobody is held any more
 	})
 }
