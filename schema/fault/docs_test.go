@@ -53,6 +53,9 @@ func declarations(t *testing.T) []declaration {
 	return out
 }
 
+// columns are those of the tables of rules.
+const columns = 7
+
 // row is a rule as docs/faults.md has it.
 func row(d declaration) string {
 	r := fault.RuleOf(d.code)
@@ -91,7 +94,7 @@ func TestThePageShowsTheRules(t *testing.T) {
 		want = append(want, row(d))
 	}
 	for line := range strings.Lines(string(page)) {
-		if strings.HasPrefix(line, "| `") {
+		if strings.HasPrefix(line, "| `") && strings.Count(line, "|") == columns+1 { // other tables are of other things
 			got = append(got, strings.TrimSuffix(line, "\n"))
 		}
 	}
