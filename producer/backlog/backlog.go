@@ -114,6 +114,16 @@ func (w *Watch) look(ctx context.Context, group string, topics []string) (counts
 	if err != nil {
 		return counts{}, fmt.Errorf("list start offsets: %w", err)
 	}
+	// Asked before the offsets by time: where no record is young enough those are
+	// the log's end, but as it is when all have been asked. What is written until
+	// then is young.
+	ends, err := w.adm.ListEndOffsets(ctx, topics...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return counts{}, fmt.Errorf("list end offsets: %w", err)
+	}
 	age := time.Duration(float64(w.p.MaxAge) * w.p.Share)
 	young, err := w.adm.ListOffsetsAfterMilli(ctx, w.p.NowFunc().Add(-age).UnixMilli(), topics...)
 	if err == nil {
@@ -133,7 +143,9 @@ func (w *Watch) look(ctx context.Context, group string, topics []string) (counts
 			}
 			watermark = max(at.At, start.Offset)
 		}
-		if first, ok := young.Lookup(start.Topic, start.Partition); ok && watermark < first.Offset {
+		first, asked := young.Lookup(start.Topic, start.Partition)
+		end, known := ends.Lookup(start.Topic, start.Partition)
+		if asked && known && watermark < min(first.Offset, end.Offset) {
 			c.old++
 		}
 	})

@@ -104,6 +104,33 @@ func TestTheVerdictFollowsTheOldestUnsettledRecord(t *testing.T) {
 	}
 }
 
+func TestARecordThatIsWrittenInTheMiddleOfALookIsNotOld(t *testing.T) {
+	b := setup(t)
+	standard := topic.Tasks("default", task.Standard)
+	// The client knows all that it needs to write: its other connections wait then.
+	if err := b.cl.ProduceSync(t.Context(), &kgo.Record{Topic: standard, Partition: 0}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	byTime, written := false, false
+	b.cluster.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		switch at := req.(*kmsg.ListOffsetsRequest).Topics[0].Partitions[0].Timestamp; {
+		case at > 0:
+			byTime = true
+		case byTime && !written: // the end is asked for where no record is young enough
+			written = true
+			b.cluster.SleepControl(func() { b.age(t, standard, 0) })
+		}
+		return nil, nil, false
+	})
+	if b.over(t) {
+		t.Error("a record of this moment made it over")
+	}
+	if !written {
+		t.Error("nothing was written in the middle of the look")
+	}
+}
+
 func TestARetryTierCountsToo(t *testing.T) {
 	b := setup(t)
 	b.age(t, topic.Tiers()[3].Topic(), 35*time.Hour)

@@ -358,7 +358,7 @@ func TestARetryBeforeTokensIsInvisible(t *testing.T) {
 
 func TestARetryJoinsTheTaskOfItsCall(t *testing.T) {
 	t.Parallel()
-	b := setup(t, admit.Params{})
+	b := setupAs(t, admit.Params{}, t.TempDir(), 2*time.Second) // a machine at its limits is late
 	retry := func(n int) task.ID {
 		t.Helper()
 		w := b.post("/v1/chat/completions", chatBody, "X-Stainless-Retry-Count", strconv.Itoa(n), "X-Stainless-Read-Timeout", "0.02")

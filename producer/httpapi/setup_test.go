@@ -179,6 +179,12 @@ func setup(tb testing.TB, limits admit.Params) *bundle {
 // setupOver is setup with files in a directory; with none there are none.
 func setupOver(tb testing.TB, limits admit.Params, blobs string) *bundle {
 	tb.Helper()
+	return setupAs(tb, limits, blobs, 20*time.Millisecond)
+}
+
+// setupAs is setupOver with the grace that is given to who hung up.
+func setupAs(tb testing.TB, limits admit.Params, blobs string, grace time.Duration) *bundle {
+	tb.Helper()
 	minter, err := task.NewMinter(task.Secret{Number: 1, Key: []byte("0123456789abcdef")})
 	if err != nil {
 		tb.Fatal(err)
@@ -209,7 +215,7 @@ func setupOver(tb testing.TB, limits admit.Params, blobs string) *bundle {
 		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Results: &w.results, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
 		WatchFunc: w.watch, Repeats: w.repeats, Seats: seats.New(seats.Params{All: 10, PerTenant: 10}), Registry: reg, Log: log,
 		Bulk: openDesk(tb, w, blobs), MaxFile: maxTestFile,
-		Grace: 20 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
+		Grace: grace, Heartbeat: 20 * time.Millisecond,
 		Secrets: callback.NewKeys(task.Secret{Key: []byte("0123456789abcdef")}),
 		IDs:     minter, Tickets: ticket.NewSigner(task.Secret{Number: 1, Key: []byte("0123456789abcdef")}),
 	})
