@@ -91,6 +91,15 @@ func TestAnOwnerThatWasReplacedAddsNothing(t *testing.T) {
 	})
 }
 
+func TestALostAnswerOfTheLogCountsNothingTwice(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		p := w.start(nil)
+		p.loses()
+		defer p.drain()
+		p.expectWhole(p.finish(p.order(jsonl(60), "24h"), 5*time.Minute), 60)
+	})
+}
+
 func TestAPeekAtEndedBatchesAfterAStart(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		p := w.start(nil)

@@ -107,7 +107,10 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t)) })
 }
 
-var errKilled = errors.New("this process was killed")
+var (
+	errKilled = errors.New("this process was killed")
+	errLost   = errors.New("the answer was lost")
+)
 
 // process is one Desk's view of the world. Once killed, nothing it does has an
 // effect, as after kill -9.
@@ -120,6 +123,7 @@ type process struct {
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
 	crash  func(op string) bool // asked before ("before x") and after ("after x") each effect
+	lose   func(op string) bool // asked whether the answer to an effect is lost
 	freeze string               // the op at which it is stopped, as by SIGSTOP
 	asleep bool
 	thaw   chan struct{}
@@ -143,6 +147,18 @@ func (w *world) start(crash func(op string) bool) *process {
 	p.runs.Go(func() { p.desk.Run(ctx) })
 	synctest.Wait() // it has read what there is
 	return p
+}
+
+// loses has the first answer to each kind of effect of the runner lost, and every
+// other one of a segment's.
+func (p *process) loses() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := map[string]int{}
+	p.lose = func(op string) bool {
+		seen[op]++
+		return strings.HasPrefix(op, "bulk.") && op != "bulk.created" && op != "bulk.file" && seen[op]%2 == 1
+	}
 }
 
 // drain stops a process in good order.
@@ -196,6 +212,9 @@ func (p *process) effect(op string, do func() error) error {
 	err := do()
 	if p.dies("after " + op) {
 		return errKilled
+	}
+	if err == nil && p.lose != nil && p.lose(op) {
+		return errLost
 	}
 	return err
 }
