@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/penstock/penstock/internal/auth"
+	"github.com/penstock/penstock/internal/parting"
 	"github.com/penstock/penstock/internal/rpc"
 	"github.com/penstock/penstock/internal/telemetry"
 )
@@ -181,7 +182,7 @@ func (s *Server) end(c *call, err error) error {
 	switch code := st.Code(); {
 	case code == codes.Internal, code == codes.DataLoss, code == codes.Unknown:
 		s.d.Log.Error("rpc failed", "err", err, "method", c.method, "request_id", c.requestID)
-	case code == codes.Unavailable && !asked(err):
+	case code == codes.Unavailable && !parting.Asked(err):
 		s.d.Log.Warn("rpc failed", "err", err, "method", c.method, "request_id", c.requestID)
 	}
 	return st.Err()

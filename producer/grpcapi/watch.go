@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,15 +13,10 @@ import (
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/lookup"
+	"github.com/penstock/penstock/internal/parting"
 	"github.com/penstock/penstock/internal/rpc"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/fault"
-)
-
-// Reasons for which a watch that could go on ends.
-var (
-	errDraining = errors.New("the server is going away")
-	errLifetime = errors.New("the watch has reached its age")
 )
 
 // watchStream is the caller's side of a watch.
@@ -61,11 +55,7 @@ func (s *Server) Watch(r *rpc.WatchRequest, out watchStream) error {
 func (s *Server) pump(out watchStream, watches []follow.Watch) error {
 	ctx, cancel := context.WithCancelCause(out.Context())
 	defer cancel(nil)
-	age := time.AfterFunc(jitter(s.p.Lifetime), func() { cancel(errLifetime) })
-	defer age.Stop()
-	defer context.AfterFunc(s.draining, func() {
-		time.AfterFunc(rand.N(s.p.DrainSpread+1), func() { cancel(errDraining) })
-	})()
+	defer parting.Terms{Lifetime: s.p.Lifetime, Draining: s.draining, Spread: s.p.DrainSpread}.Schedule(cancel)()
 	events, err := s.d.Follower.FollowMany(ctx, watches)
 	if err != nil {
 		return err
@@ -126,33 +116,20 @@ func (s *Server) recheck(ctx context.Context) error {
 // come back is told so by an event too, since not every client shows details.
 func goodbye(to *sender, err error) error {
 	switch {
-	case asked(err):
+	case parting.Asked(err):
 	case errors.Is(err, follow.ErrSlow), errors.Is(err, errSlow):
 		return comeBack(err, time.Second) // it would not read a goodbye
 	default:
 		return err
 	}
-	wait := time.Second + time.Duration(rand.IntN(9000))*time.Millisecond // for each its own: they do not come back at once
-	told := &rpc.Event{Type: string(event.Reconnect), Reason: reasonOf(err), RetryAfter: durationpb.New(wait)}
+	wait := parting.Wait()
+	told := &rpc.Event{Type: string(event.Reconnect), Reason: parting.Reason(err), RetryAfter: durationpb.New(wait)}
 	if sendErr := to.send(&rpc.WatchResponse{Event: told}); sendErr != nil {
 		return sendErr
 	}
 	return comeBack(err, wait)
 }
 
-// asked reports that a watch ended because its watcher was asked to come back.
-func asked(err error) bool { return errors.Is(err, errDraining) || errors.Is(err, errLifetime) }
-
-func reasonOf(err error) string {
-	if errors.Is(err, errDraining) {
-		return "drain"
-	}
-	return "lifetime"
-}
-
 func comeBack(err error, wait time.Duration) error {
 	return &fault.Error{Code: fault.Unavailable, Message: "watch again after the last event id", RetryAfter: wait, Err: err}
 }
-
-// jitter spreads an age by a fifth either way.
-func jitter(d time.Duration) time.Duration { return d - d/5 + rand.N(2*d/5+1) }

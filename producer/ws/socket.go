@@ -3,7 +3,6 @@ package ws
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/parting"
 	"github.com/penstock/penstock/schema/api"
 )
 
@@ -67,11 +67,7 @@ func (s *socket) run(ctx context.Context) (end string) {
 	defer s.stream.Close()
 	ctx, s.stop = context.WithCancelCause(ctx)
 	defer s.stop(nil)
-	age := time.AfterFunc(jitter(s.a.p.Lifetime), func() { s.stop(errLifetime) })
-	defer age.Stop()
-	defer context.AfterFunc(s.a.draining, func() {
-		time.AfterFunc(rand.N(s.a.p.DrainSpread+1), func() { s.stop(errDraining) })
-	})()
+	defer parting.Terms{Lifetime: s.a.p.Lifetime, Draining: s.a.draining, Spread: s.a.p.DrainSpread}.Schedule(s.stop)()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.stop(s.read(ctx)) })
 	wg.Go(func() { s.stop(s.beat(ctx)) })
@@ -100,8 +96,8 @@ type goodbye struct {
 
 func goodbyes() []goodbye {
 	return []goodbye{
-		{errDraining, websocket.StatusServiceRestart, endReconnect},
-		{errLifetime, websocket.StatusServiceRestart, endReconnect},
+		{parting.ErrDraining, websocket.StatusServiceRestart, endReconnect},
+		{parting.ErrLifetime, websocket.StatusServiceRestart, endReconnect},
 		{errRevoked, websocket.StatusPolicyViolation, endRevoked},
 		{errUnreadable, websocket.StatusPolicyViolation, endRefused},
 		{errTooSlow, websocket.StatusPolicyViolation, endRefused},
@@ -119,7 +115,7 @@ func (s *socket) finish(cause error) (end string) {
 		}
 		if g.end == endReconnect {
 			s.settle()
-			s.reply(api.SocketReply{Op: api.OpReconnect, Reason: reasonOf(cause), RetryMS: comeBackWait().Milliseconds()})
+			s.reply(api.SocketReply{Op: api.OpReconnect, Reason: parting.Reason(cause), RetryMS: parting.Wait().Milliseconds()})
 		}
 		_ = s.conn.Close(g.code, g.cause.Error()) // a client that does not answer is cut after 5 s
 		return g.end
@@ -135,16 +131,6 @@ func (s *socket) finish(cause error) (end string) {
 	}
 }
 
-func reasonOf(err error) string {
-	if errors.Is(err, errDraining) {
-		return "drain"
-	}
-	return "lifetime"
-}
-
-// comeBackWait differs for each client, so that they do not come back at once.
-func comeBackWait() time.Duration { return time.Second + rand.N(9*time.Second) }
-
 // settle lets the submits and cancels under way be answered, within patience,
 // and takes their slots so that none begins.
 func (s *socket) settle() {
@@ -158,9 +144,6 @@ func (s *socket) settle() {
 		}
 	}
 }
-
-// jitter spreads an age by a fifth either way.
-func jitter(d time.Duration) time.Duration { return d - d/5 + rand.N(2*d/5+1) }
 
 // beat pings the client, so that proxies keep the connection and a client that
 // is gone is noticed, and checks now and then that it may still be here.

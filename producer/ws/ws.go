@@ -15,7 +15,6 @@ package ws
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -31,6 +30,7 @@ import (
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/lookup"
+	"github.com/penstock/penstock/internal/parting"
 	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/internal/ticket"
 	"github.com/penstock/penstock/internal/validate"
@@ -166,19 +166,13 @@ func (a *API) Drain() {
 	a.open.Wait()
 }
 
-// Reasons for which a socket that could go on ends.
-var (
-	errDraining = errors.New("the server is going away")
-	errLifetime = errors.New("the connection has reached its age")
-)
-
 // begin counts a handler, unless the server drains.
 func (a *API) begin() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.draining.Err() != nil {
 		e := fault.New(fault.Unavailable, "the server is going away: connect again")
-		e.RetryAfter, e.Err = time.Second, errDraining
+		e.RetryAfter, e.Err = time.Second, parting.ErrDraining
 		return e
 	}
 	a.open.Add(1)

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/lookup"
+	"github.com/penstock/penstock/internal/parting"
 	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/event"
@@ -102,12 +102,6 @@ func (a *API) Register(e *echo.Echo, byKey, orByTicket echo.MiddlewareFunc) {
 
 // Drain asks every client to reconnect, each at its own moment of the spread.
 func (a *API) Drain() { a.drain() }
-
-// Reasons for which a stream that could go on ends.
-var (
-	errDraining = errors.New("the server is going away")
-	errLifetime = errors.New("the connection has reached its age")
-)
 
 // one answers GET /v1/tasks/{id}/events.
 func (a *API) one(c echo.Context) error {
@@ -207,7 +201,7 @@ func (a *API) serve(c echo.Context, p *plan) error {
 // client has seen the end of all of them.
 func (a *API) check(ctx context.Context, p *plan) (over bool, err error) {
 	if a.draining.Err() != nil {
-		return false, lookup.Unavailable(errDraining)
+		return false, lookup.Unavailable(parting.ErrDraining)
 	}
 	if p.watches, err = lookup.Open(ctx, a.store, a.follower, p.watches); err != nil {
 		return false, err
@@ -230,13 +224,8 @@ func (a *API) comeBack(c echo.Context) error {
 	if err := httpserver.BeginStream(c); err != nil {
 		return nil //nolint:nilerr // the client went away
 	}
-	_, _ = c.Response().Write(append(appendRetry(nil, comeBackWait()), '\n'))
+	_, _ = c.Response().Write(append(appendRetry(nil, parting.Wait()), '\n'))
 	return nil
-}
-
-// comeBackWait differs for each client, so that they do not come back at once.
-func comeBackWait() time.Duration {
-	return time.Second + time.Duration(rand.IntN(9000))*time.Millisecond
 }
 
 // stream sends events until there are no more, or the client, the connection's
@@ -244,11 +233,7 @@ func comeBackWait() time.Duration {
 func (a *API) stream(c echo.Context, p *plan) error {
 	ctx, cancel := context.WithCancelCause(c.Request().Context())
 	defer cancel(nil)
-	age := time.AfterFunc(jitter(a.p.Lifetime), func() { cancel(errLifetime) })
-	defer age.Stop()
-	defer context.AfterFunc(a.draining, func() {
-		time.AfterFunc(rand.N(a.p.DrainSpread+1), func() { cancel(errDraining) })
-	})()
+	defer parting.Terms{Lifetime: a.p.Lifetime, Draining: a.draining, Spread: a.p.DrainSpread}.Schedule(cancel)()
 	s, err := a.follower.FollowMany(ctx, p.watches)
 	if err != nil {
 		return err
@@ -264,11 +249,6 @@ func (a *API) stream(c echo.Context, p *plan) error {
 	}
 	a.metrics.streams.WithLabelValues(end).Inc()
 	return nil
-}
-
-// jitter spreads an age by a fifth either way.
-func jitter(d time.Duration) time.Duration {
-	return d - d/5 + rand.N(2*d/5+1)
 }
 
 // pump moves events to the client and says how the stream ended.
@@ -302,21 +282,14 @@ func (a *API) pump(ctx context.Context, c echo.Context, s *follow.Stream, w *wri
 			}
 		case errors.Is(err, io.EOF):
 			return endWhole, nil
-		case errors.Is(err, errDraining), errors.Is(err, errLifetime):
-			return endReconnect, w.goodbye(reasonOf(err))
+		case parting.Asked(err):
+			return endReconnect, w.goodbye(parting.Reason(err))
 		case errors.Is(err, follow.ErrSlow):
 			return endCut, err // it would not read a goodbye
 		default:
 			return endGone, err
 		}
 	}
-}
-
-func reasonOf(err error) string {
-	if errors.Is(err, errDraining) {
-		return "drain"
-	}
-	return "lifetime"
 }
 
 const (
@@ -360,7 +333,7 @@ func (w *writer) ping() error {
 }
 
 func (w *writer) goodbye(reason string) error {
-	w.buf = appendReconnect(w.buf[:0], comeBackWait(), reason)
+	w.buf = appendReconnect(w.buf[:0], parting.Wait(), reason)
 	return w.send()
 }
 
