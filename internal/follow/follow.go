@@ -249,15 +249,3 @@ func wake(c chan struct{}) {
 	default:
 	}
 }
-
-// pause waits, unless ctx ends first; false if it did.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}

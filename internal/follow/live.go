@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/schema/task"
 )
 
@@ -23,7 +24,7 @@ func (f *Follower) runLive(ctx context.Context) {
 		}
 		f.metrics.reconnects.Inc()
 		f.p.Log.Warn("live connection to redis lost", "err", err)
-		pause(ctx, reconnectPause)
+		lifecycle.Pause(ctx, reconnectPause)
 	}
 }
 

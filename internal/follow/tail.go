@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/penstock/penstock/internal/eventlog"
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/event"
@@ -377,7 +378,7 @@ func (f *Follower) seekEnd(ctx context.Context, cl *kgo.Client) map[int32]int64 
 			return nil
 		}
 		f.p.Log.Warn("find end of results", "err", err)
-		if !pause(ctx, time.Second) {
+		if !lifecycle.Pause(ctx, time.Second) {
 			return nil
 		}
 	}

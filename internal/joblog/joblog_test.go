@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock/penstock/internal/joblog"
+	"github.com/penstock/penstock/internal/lifecycle"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -126,7 +127,7 @@ func (b *board) run(ctx context.Context, o joblog.Offer, name string, hold time.
 		b.both++
 	}
 	b.mu.Unlock()
-	worked := joblog.Sleep(ctx, hold)
+	worked := lifecycle.Pause(ctx, hold)
 	b.append(func() {
 		b.busy[o.Job]--
 		if b.seats[o.Job].Is(name, o.Epoch) && worked {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/penstock/penstock/internal/lifecycle"
 )
 
 const (
@@ -24,21 +26,9 @@ func Poll(ctx context.Context, log *slog.Logger, read func(context.Context) erro
 			continue
 		}
 		log.Warn("the log of jobs cannot be read, trying again", "err", err, "wait", wait)
-		if !Sleep(ctx, wait) {
+		if !lifecycle.Pause(ctx, wait) {
 			return
 		}
 		wait = min(2*wait, pollMost)
-	}
-}
-
-// Sleep waits, and reports false if ctx ended first.
-func Sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock/penstock/internal/joblog"
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/ingest"
@@ -214,7 +215,7 @@ func (d *Desk) take(r tasktopic.Read) {
 // tidy drops what expired. Every process does: a content that is gone already
 // is no trouble.
 func (d *Desk) tidy(ctx context.Context) {
-	for joblog.Sleep(ctx, forgetEvery) {
+	for lifecycle.Pause(ctx, forgetEvery) {
 		if !d.caughtUp.Load() {
 			continue
 		}

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/penstock/penstock/internal/joblog"
+	"github.com/penstock/penstock/internal/lifecycle"
 )
 
 // Causes for which a tenure ends before its batch.
@@ -78,7 +78,7 @@ func (u *runner) drain(ctx, process context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	if joblog.Sleep(ctx, drainGrace) {
+	if lifecycle.Pause(ctx, drainGrace) {
 		u.over(errDraining)
 	}
 }
@@ -189,7 +189,7 @@ func (u *runner) persist(what string, do func(context.Context) error) error {
 		}
 		u.d.metrics.stalls.Inc()
 		u.log.Warn("batch waits, trying again", "what", what, "err", err, "wait", wait)
-		if !joblog.Sleep(u.life, wait) {
+		if !lifecycle.Pause(u.life, wait) {
 			return errors.Join(context.Cause(u.life), err)
 		}
 	}
@@ -214,7 +214,7 @@ func (u *runner) watch(ctx context.Context) {
 // beat tells the others that the owner lives. A beat that is lost is made good
 // by the next: the lease holds three.
 func (u *runner) beat(ctx context.Context) {
-	for joblog.Sleep(ctx, u.d.p.Lease/3) {
+	for lifecycle.Pause(ctx, u.d.p.Lease/3) {
 		_, err := u.d.say(ctx, entry{Type: entryBeat, ID: u.t.id, Owner: u.d.p.Owner, Epoch: u.t.epoch})
 		if err != nil && ctx.Err() == nil {
 			u.log.Warn("batch beat not written", "err", err)

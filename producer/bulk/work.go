@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/internal/follow"
-	"github.com/penstock/penstock/internal/joblog"
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/validate"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/schema/api"
@@ -169,7 +169,7 @@ func (u *runner) cancelOne(ctx context.Context, id task.ID) {
 		if err == nil || fault.CodeOf(err) != fault.Unavailable {
 			return
 		}
-		joblog.Sleep(ctx, leastPause)
+		lifecycle.Pause(ctx, leastPause)
 	}
 }
 
@@ -351,7 +351,7 @@ func (d *Desk) wait(ctx context.Context, f *flight) (arrival, bool) {
 				return arrival{flight: f, view: view, release: release}, true
 			}
 		}
-		joblog.Sleep(ctx, lookAgain)
+		lifecycle.Pause(ctx, lookAgain)
 	}
 	return arrival{}, false
 }

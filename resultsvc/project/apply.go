@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/wire"
@@ -46,7 +47,7 @@ func (p *Projector) apply(ctx context.Context, cl *kgo.Client, partition int32, 
 		if try == 0 {
 			p.log.Warn("apply results", "partition", partition, "err", err)
 		}
-		if !pause(ctx, min(pauseFirst<<min(try, 8), pauseMost)) {
+		if !lifecycle.Pause(ctx, min(pauseFirst<<min(try, 8), pauseMost)) {
 			return
 		}
 	}
@@ -67,16 +68,4 @@ func (p *Projector) decode(records []*kgo.Record) (out []taskstore.Applied, bad 
 		out = append(out, taskstore.Applied{Terminal: t, Offset: r.Offset})
 	}
 	return out, bad
-}
-
-// pause waits, unless ctx ends first; false if it did.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

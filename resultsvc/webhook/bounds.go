@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/webhook"
@@ -18,7 +19,7 @@ const sweepEvery = time.Minute
 // it is, until ctx is done.
 func (c *Courier) keepBounds(ctx context.Context) {
 	swept := time.Now()
-	for pause(ctx, c.p.Check) {
+	for lifecycle.Pause(ctx, c.p.Check) {
 		now := c.d.Publisher.BrokerNow().UTC()
 		if time.Since(swept) >= sweepEvery {
 			swept = time.Now()

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/schema/topic"
 )
 
@@ -16,7 +17,7 @@ const commitTimeout = time.Second
 
 // commitLoop commits beside the matching, which must not wait for it.
 func (c *Courier) commitLoop(ctx context.Context, group *kgo.Client) {
-	for pause(ctx, c.p.Check) {
+	for lifecycle.Pause(ctx, c.p.Check) {
 		c.commit(ctx, group)
 	}
 }

@@ -184,17 +184,5 @@ func (c *Courier) refused() {
 	c.d.Log.Error("no room for a webhook: its task ends untold unless another process takes the partition", "entries", c.room.entries)
 }
 
-// pause waits, unless ctx ends first; false if it did.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
 // backoff is the pause before the n-th repeat of what Kafka did not take.
 func backoff(n int) time.Duration { return min(50*time.Millisecond<<min(n, 8), 2*time.Second) }

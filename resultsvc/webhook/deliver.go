@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/webhook"
 )
@@ -147,7 +148,7 @@ func (c *Courier) record(ctx context.Context, w *webhook.Record) {
 		if try == 0 {
 			c.d.Log.Warn("write outcome of a webhook", "task_id", w.TaskID, "err", err)
 		}
-		if !pause(ctx, backoff(try)) {
+		if !lifecycle.Pause(ctx, backoff(try)) {
 			return
 		}
 	}

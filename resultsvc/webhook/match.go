@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -41,7 +42,7 @@ func (c *Courier) matchResults(ctx context.Context) {
 		})
 		fetches.EachTopic(func(t kgo.FetchTopic) { c.fetchedFrom(t.TopicID) })
 		c.matchAll(ctx, fetches)
-		if !pause(ctx, gather-time.Since(began)) {
+		if !lifecycle.Pause(ctx, gather-time.Since(began)) {
 			return
 		}
 	}
@@ -82,7 +83,7 @@ func (c *Courier) logEnds(ctx context.Context) (kadm.ListedOffsets, bool) {
 		if try == 0 && ctx.Err() == nil {
 			c.d.Log.Warn("find end of webhooks", "err", err)
 		}
-		if !pause(ctx, backoff(try)) {
+		if !lifecycle.Pause(ctx, backoff(try)) {
 			return nil, false
 		}
 	}
@@ -250,7 +251,7 @@ func (c *Courier) write(ctx context.Context, p *partition, records []*webhook.Re
 		if try == 0 {
 			c.d.Log.Warn("write webhooks", "partition", p.number, "err", err)
 		}
-		if c.isGone(p) || !pause(ctx, backoff(try)) {
+		if c.isGone(p) || !lifecycle.Pause(ctx, backoff(try)) {
 			return false
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/topic"
@@ -35,7 +36,7 @@ func (c *Courier) show(l taskstore.WebhookLog) {
 // wait.
 func (c *Courier) showLogs(ctx context.Context) {
 	told := false
-	for pause(ctx, showEvery) {
+	for lifecycle.Pause(ctx, showEvery) {
 		err := c.put(ctx, c.takeViews())
 		if err != nil && !told && ctx.Err() == nil {
 			c.d.Log.Warn("show logs of webhooks", "err", err)
@@ -79,7 +80,7 @@ func (c *Courier) put(ctx context.Context, logs []taskstore.WebhookLog) error {
 // keepLogs restores the logs of partitions that Redis has lost, until ctx is
 // done.
 func (c *Courier) keepLogs(ctx context.Context) {
-	for pause(ctx, restoreEvery) {
+	for lifecycle.Pause(ctx, restoreEvery) {
 		owned := c.live()
 		if len(owned) == 0 {
 			continue

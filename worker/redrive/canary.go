@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/penstock/penstock/internal/joblog"
+	"github.com/penstock/penstock/internal/lifecycle"
 )
 
 // canary redrives letters until size tasks were put back, and waits what
@@ -51,7 +51,7 @@ func (u *runner) judge() error {
 // keepGuard stops the job when too many of its tasks end badly. While the
 // store does not answer it learns nothing; the letters then stop by themselves.
 func (u *runner) keepGuard(ctx context.Context) {
-	for joblog.Sleep(ctx, u.r.p.LookEvery) {
+	for lifecycle.Pause(ctx, u.r.p.LookEvery) {
 		if err := u.guard.look(ctx); err != nil {
 			if ctx.Err() == nil {
 				u.r.log.Warn("ends of redriven tasks are not known, asking again", "job", u.t.job, "err", err)

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/penstock/penstock/internal/joblog"
+	"github.com/penstock/penstock/internal/lifecycle"
 )
 
 const (
@@ -44,7 +44,7 @@ func (p *pacer) wait(ctx context.Context) error {
 	}
 	if behind := now.Sub(p.due); behind > maxDebt {
 		p.due = now.Add(-maxDebt)
-	} else if behind < 0 && !joblog.Sleep(ctx, -behind) {
+	} else if behind < 0 && !lifecycle.Pause(ctx, -behind) {
 		return context.Cause(ctx)
 	}
 	if err := p.most.Wait(ctx); err != nil {
