@@ -1,12 +1,10 @@
 package redrive
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/penstock/penstock/internal/joblog"
 	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/task"
 )
@@ -73,36 +71,20 @@ type step struct {
 // selectedPerEntry bounds one selected entry to about 200 KiB.
 const selectedPerEntry = 10_000
 
-var errEntry = errors.New("undecodable control entry")
-
 func encodeEntry(e entry) ([]byte, error) {
 	e.SchemaVersion = entryVersion
-	b, err := json.Marshal(e)
-	if err != nil {
-		return nil, fmt.Errorf("encode control entry: %w", err)
-	}
-	return b, nil
+	return joblog.Encode(e)
 }
 
 // decodeEntry reads an entry. The second result is false for an entry of
 // somebody else, which is no error.
 func decodeEntry(value []byte) (entry, bool, error) {
-	var head struct {
-		SchemaVersion int    `json:"schema_version"`
-		Type          string `json:"type"`
-	}
-	if err := json.Unmarshal(value, &head); err != nil {
-		return entry{}, false, fmt.Errorf("%w: %w", errEntry, err)
-	}
-	if !strings.HasPrefix(head.Type, entryPrefix) {
-		return entry{}, false, nil
-	}
-	var e entry
-	if err := json.Unmarshal(value, &e); err != nil {
-		return entry{}, false, fmt.Errorf("%w: %w", errEntry, err)
+	e, ours, err := joblog.Decode[entry](value, entryPrefix)
+	if !ours || err != nil {
+		return entry{}, false, err
 	}
 	if e.SchemaVersion != entryVersion || e.Job == "" || (e.Type == entryStep && e.Step == nil) || (e.Type == entryCreated && e.Spec == nil) {
-		return entry{}, false, fmt.Errorf("%w: %s of version %d", errEntry, e.Type, e.SchemaVersion)
+		return entry{}, false, fmt.Errorf("%w: %s of version %d", joblog.ErrEntry, e.Type, e.SchemaVersion)
 	}
 	return e, true, nil
 }
