@@ -1,12 +1,10 @@
 package dev
 
 import (
-	"bytes"
 	"embed"
 	"net/http"
 	"path"
 	"strings"
-	"time"
 )
 
 // chatFiles are the example of a chat: a page over the task API, as any web
@@ -25,16 +23,13 @@ func serveChat(w http.ResponseWriter, r *http.Request) {
 	if name == "chat" {
 		name = "chat/index.html"
 	}
-	types := map[string]string{".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-	text, err := chatFiles.ReadFile(name)
-	if err != nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		http.NotFound(w, r)
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", types[path.Ext(name)]+"; charset=utf-8")
 	h.Set("Content-Security-Policy", chatPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(text))
+	http.ServeFileFS(w, r, chatFiles, name)
 }
