@@ -82,7 +82,7 @@ func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {
 		Model:         r.Model,
 		Class:         r.Class,
 		SessionID:     r.SessionID,
-		OrderingKey:   r.OrderingKey,
+		OrderingKey:   orderOf(r),
 		Payload:       r.Payload,
 		Params:        r.Params,
 		Stream:        r.Stream,
@@ -99,6 +99,14 @@ func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {
 	var err error
 	t.Deadline, err = in.deadline(r, t.Class, now)
 	return t, err
+}
+
+// orderOf is the key that a task is ordered by: its own, else its session's.
+func orderOf(r *api.SubmitRequest) string {
+	if r.OrderingKey == "" && r.SessionID != "" {
+		return task.SessionKey(r.SessionID)
+	}
+	return r.OrderingKey
 }
 
 // checkRequest makes the checks that JSON Schema cannot: sizes in bytes, and

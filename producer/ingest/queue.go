@@ -42,7 +42,7 @@ func (in *Intake) enqueue(ctx context.Context, d *draft) error {
 	if standing != taskstore.QueueFull {
 		return nil
 	}
-	err := fault.New(fault.Throttled, "%d tasks wait behind this ordering_key already, and nothing was accepted; "+
+	err := fault.New(fault.Throttled, "%d tasks wait behind this ordering_key or session_id already, and nothing was accepted; "+
 		"send again after the time in Retry-After, or use more keys", in.p.KeyQueueLimit)
 	err.RetryAfter = max(retryQueue, restAfter(in.p.KeyQueueLimit))
 	return err

@@ -120,6 +120,30 @@ func (b bundle) refuse(t *testing.T, s ingest.Submission) {
 	}
 }
 
+func TestASessionOrdersItsTasks(t *testing.T) {
+	t.Parallel()
+	submit := func(session, orderingKey string) ingest.Submission {
+		s := ordered("acme", orderingKey, "")
+		s.Request.SessionID = session
+		return s
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := limited(t, 2)
+		for _, s := range []ingest.Submission{submit("s-1", ""), submit("s-1", ""), submit("s-1", "mine"), submit("", "")} {
+			b.accept(t, s)
+		}
+		var keys []string
+		for _, tk := range b.topics.tasks {
+			keys = append(keys, tk.OrderingKey)
+		}
+		if diff := cmp.Diff([]string{"session.s-1", "session.s-1", "mine", ""}, keys); diff != "" {
+			t.Errorf("ordering keys (-want +got)\n%s", diff)
+		}
+		b.refuse(t, submit("s-1", ""))
+		b.accept(t, submit("s-2", ""))
+	})
+}
+
 func TestAFullQueueIsRefusedUntilATaskEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -78,6 +78,9 @@ func (p *Parser) Parse(k task.Kind, body []byte, model string) (Call, error) {
 		return c, nil
 	}
 	c.Request.Stream = m.flag("stream")
+	if k == task.Chat {
+		_ = json.Unmarshal(m["session_id"], &c.Request.SessionID) // absent, or a string by the schema
+	}
 	var options struct {
 		IncludeUsage bool `json:"include_usage"`
 	}
@@ -106,6 +109,7 @@ func (c *Call) params(m members) {
 		case c.Kind.Takes(name):
 			c.Request.Params[name] = v
 		case name == "model", name == question(c.Kind), name == "stream", name == "stream_options":
+		case name == "session_id" && c.Kind == task.Chat:
 		default:
 			c.Ignored = append(c.Ignored, name)
 		}

@@ -48,6 +48,14 @@ func TestARequestIsATask(t *testing.T) {
 				},
 			},
 		},
+		"a chat of a session": {
+			task.Chat, `{"model":"m","messages":[{"role":"user"}],"session_id":"s-1"}`, "",
+			openai.Call{Request: &api.SubmitRequest{Model: "m", SessionID: "s-1", Payload: task.Payload{Messages: json.RawMessage(`[{"role":"user"}]`)}}},
+		},
+		"a chat of no session": {
+			task.Chat, `{"model":"m","messages":[{"role":"user"}],"session_id":null}`, "",
+			openai.Call{Request: &api.SubmitRequest{Model: "m", Payload: task.Payload{Messages: json.RawMessage(`[{"role":"user"}]`)}}},
+		},
 		"a prompt": {
 			task.Completion, `{"model":"m","prompt":"a","stream":false,"stream_options":null}`, "",
 			openai.Call{Request: &api.SubmitRequest{Model: "m", Payload: task.Payload{Text: "a"}}},
@@ -106,6 +114,7 @@ func TestABodyIsRefusedByTheMemberThatIsWrong(t *testing.T) {
 		`{"model":"m","messages":[{"role":"user"}],"stream_options":[]}`:   "stream_options",
 		`{"model":"m","model":"n","messages":[{"role":"user"}]}`:           "model",
 		`{"model":null,"messages":[{"role":"user"}]}`:                      "model",
+		`{"model":"m","messages":[{"role":"user"}],"session_id":""}`:       "session_id",
 		`{"model":"m","messages":[{"role":"user"}],"Stream":true,"a":[}]}`: "a[0]",
 	} {
 		_, err := p.Parse(task.Chat, []byte(body), "")

@@ -60,6 +60,7 @@ func TestSchemasHaveTheLimitsOfTheCode(t *testing.T) {
 		{"submit", "properties/webhook/properties/url/maxLength", api.MaxWebhookURL},
 		{"batch", "properties/tasks/maxItems", api.MaxBatch},
 		{"chat", "properties/model/maxLength", api.MaxName},
+		{"chat", "properties/session_id/maxLength", api.MaxName},
 		{"completion", "properties/model/maxLength", api.MaxName},
 		{"embedding", "properties/model/maxLength", api.MaxName},
 		{"forward", "properties/message_id/maxLength", api.MaxName},
