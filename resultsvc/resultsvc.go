@@ -52,7 +52,7 @@ type Service struct {
 	ready     *lifecycle.Readiness
 	auth      auth.Authenticator
 	follower  *follow.Follower
-	projector *project.Projector
+	projector *project.Projector[taskstore.Applied]
 	courier   *webhook.Courier
 	store     *taskstore.Store
 	publisher *tasktopic.Publisher                   // writes what becomes of webhooks
@@ -121,7 +121,7 @@ func (s *Service) wire(reg prometheus.Registerer, results *claimcheck.Desk) erro
 	s.follower = follow.New(s.store, events, follow.Params{
 		Service: "resultsvc", Heartbeat: s.cfg.StreamHeartbeat, Log: s.log, Registry: reg,
 	})
-	s.projector = project.New(s.store, project.Params{}, s.log, reg)
+	s.projector = project.New(project.Results(s.store), project.Params{}, s.log, reg)
 	streams := sse.New(s.store, s.follower, minter, sse.Params{
 		Heartbeat: s.cfg.StreamHeartbeat, WriteTimeout: s.cfg.StreamWriteTimeout, Lifetime: s.cfg.StreamLifetime,
 		DrainSpread: s.cfg.StreamDrain, Streams: s.cfg.MaxStreams, PerTenant: s.cfg.MaxTenantStreams,

@@ -12,7 +12,7 @@ import (
 
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/lifecycle"
-	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/internal/projection"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
@@ -88,7 +88,7 @@ func (t *tail) skipped(partition int32, to int64, now time.Time) {
 // vouch reports whether the tail knows everything that Redis did not when it
 // showed a task open: all records from some offset on. The voucher holds while
 // the tail's breaks are as many as it says.
-func (t *tail) vouch(id task.ID, st terminal.State, partition int32, at taskstore.Projection) (breaks int, ok bool) {
+func (t *tail) vouch(id task.ID, st terminal.State, partition int32, at projection.Position) (breaks int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	start, reads := t.starts[partition]

@@ -63,13 +63,11 @@ func (s *Store) lookAgain(ctx context.Context, ids []task.ID, part []Brief) erro
 func (s *Store) briefs(ctx context.Context, ids []task.ID) ([]Brief, error) {
 	pipe := s.rdb.Pipeline()
 	hashes, results := make([]*redis.SliceCmd, len(ids)), make([]*redis.IntCmd, len(ids))
-	positions := make(map[int32]*redis.SliceCmd)
+	positions := s.Reads()
 	fields := append(stateFields(), fieldHint)
 	for i, id := range ids {
 		partition := s.Partition(id)
-		if positions[partition] == nil { // first: caught up, and then unknown, is unknown
-			positions[partition] = s.projection(ctx, pipe, partition)
-		}
+		positions.Ask(ctx, pipe, partition) // first: caught up, and then unknown, is unknown
 		hashes[i] = pipe.HMGet(ctx, rediskey.Task(partition, id), fields...)
 		results[i] = pipe.Exists(ctx, rediskey.Result(partition, id))
 	}
@@ -82,7 +80,7 @@ func (s *Store) briefs(ctx context.Context, ids []task.ID) ([]Brief, error) {
 		if err != nil {
 			return nil, err
 		}
-		at, err := projectionOf(positions[s.Partition(id)])
+		at, err := positions.Of(s.Partition(id))
 		if err != nil {
 			return nil, err
 		}

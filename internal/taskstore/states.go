@@ -10,6 +10,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/penstock/penstock/internal/projection"
+	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -35,7 +37,7 @@ func (s *Store) States(ctx context.Context, ids []task.ID) ([]terminal.State, er
 // Placed is the state of a task and how much of the log it accounts for.
 type Placed struct {
 	terminal.State
-	At Projection // of the task's partition: State knows every record before At.Next
+	At projection.Position // of the task's partition: State knows every record before At.Next
 }
 
 // StatesAt is States with how far the log was applied to each.
@@ -53,12 +55,10 @@ func (s *Store) StatesAt(ctx context.Context, ids []task.ID) ([]Placed, error) {
 
 func (s *Store) statesAt(ctx context.Context, ids []task.ID) ([]Placed, error) {
 	pipe := s.rdb.Pipeline()
-	cmds, positions := make([]*redis.SliceCmd, len(ids)), map[int32]*redis.SliceCmd{}
+	cmds, positions := make([]*redis.SliceCmd, len(ids)), s.Reads()
 	for i, id := range ids {
 		partition := s.Partition(id)
-		if positions[partition] == nil { // before the tasks: what they show is at least as new
-			positions[partition] = s.projection(ctx, pipe, partition)
-		}
+		positions.Ask(ctx, pipe, partition) // before the tasks: what they show is at least as new
 		cmds[i] = pipe.HMGet(ctx, rediskey.Task(partition, id), stateFields()...)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -70,7 +70,7 @@ func (s *Store) statesAt(ctx context.Context, ids []task.ID) ([]Placed, error) {
 		if out[i].State, err = stateOf(cmds[i].Val()); err != nil {
 			return nil, err
 		}
-		if out[i].At, err = projectionOf(positions[s.Partition(id)]); err != nil {
+		if out[i].At, err = positions.Of(s.Partition(id)); err != nil {
 			return nil, err
 		}
 	}
@@ -181,23 +181,23 @@ func (s *Store) settleDoubts(ctx context.Context, ids []task.ID, fields []string
 // stateOf reads generation, status, offset and job, in this order.
 func stateOf(v []any) (terminal.State, error) {
 	var st terminal.State
-	if g, ok := text(v, 0); ok {
+	if g, ok := redisclient.Text(v, 0); ok {
 		n, err := strconv.ParseUint(g, 10, 8)
 		if err != nil {
 			return st, fmt.Errorf("read task: generation %q", g)
 		}
 		st.Generation = uint8(n)
 	}
-	if o, ok := text(v, 2); ok {
+	if o, ok := redisclient.Text(v, 2); ok {
 		n, err := strconv.ParseInt(o, 10, 64)
 		if err != nil {
 			return st, fmt.Errorf("read task: offset %q", o)
 		}
 		st.Offset = n
 	}
-	status, _ := text(v, 1)
+	status, _ := redisclient.Text(v, 1)
 	st.Status = task.Status(status)
-	st.RedriveJob, _ = text(v, 3)
+	st.RedriveJob, _ = redisclient.Text(v, 3)
 	return st, nil
 }
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/penstock/penstock/internal/projection"
+	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/topic"
 )
@@ -55,13 +57,15 @@ func (p Params) Gone(id task.ID, now time.Time) bool { return now.After(p.GoneAt
 // Store reads and writes the projection. It is safe for concurrent use and
 // does not own the client.
 type Store struct {
+	*projection.Positions
+
 	rdb redis.UniversalClient
 	p   Params
 }
 
 // New returns a store on a client.
 func New(rdb redis.UniversalClient, p Params) *Store {
-	return &Store{rdb: rdb, p: p.withDefaults()}
+	return &Store{projection.New(rdb, "results", rediskey.Projection), rdb, p.withDefaults()}
 }
 
 // Params returns the store's parameters, with the defaults filled in.

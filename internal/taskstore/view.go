@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -42,23 +43,21 @@ func (s *Store) Get(ctx context.Context, id task.ID) (Found, error) {
 
 // GetMany is Get for several tasks, in the order asked.
 func (s *Store) GetMany(ctx context.Context, ids []task.ID) ([]Found, error) {
-	positions := make(map[int32]*redis.SliceCmd)
+	positions := s.Reads()
 	readings, err := s.read(ctx, ids, viewFields(), func(pipe redis.Pipeliner, partition int32) {
-		if positions[partition] == nil {
-			positions[partition] = s.projection(ctx, pipe, partition)
-		}
+		positions.Ask(ctx, pipe, partition)
 	})
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Found, len(ids))
 	for i, id := range ids {
-		projection, err := projectionOf(positions[s.Partition(id)])
+		at, err := positions.Of(s.Partition(id))
 		if err != nil {
 			return nil, err
 		}
 		out[i] = foundOf(id, readings[i])
-		out[i].CaughtUp = projection.CaughtUp()
+		out[i].CaughtUp = at.CaughtUp()
 	}
 	return out, nil
 }
@@ -94,8 +93,8 @@ func known(v []any) bool {
 // openStatus is the hint's status if it is about the open generation. A hint
 // of a generation that the log has not opened here yet (a rebuild) counts too.
 func openStatus(st terminal.State, v []any) task.Status {
-	hint, _ := text(v, 4)
-	generation, _ := text(v, 5)
+	hint, _ := redisclient.Text(v, 4)
+	generation, _ := redisclient.Text(v, 5)
 	if g, err := strconv.Atoi(generation); err == nil && hint != "" && g >= int(st.Generation) {
 		return task.Status(hint)
 	}
@@ -104,16 +103,16 @@ func openStatus(st terminal.State, v []any) task.Status {
 
 // addHint fills in what is known besides the state.
 func addHint(view *api.Task, v []any) {
-	if model, ok := text(v, 7); ok && view.Model == "" {
+	if model, ok := redisclient.Text(v, 7); ok && view.Model == "" {
 		view.Model = model
 	}
-	if class, ok := text(v, 8); ok && view.Class == "" {
+	if class, ok := redisclient.Text(v, 8); ok && view.Class == "" {
 		view.Class = task.Class(class)
 	}
-	if labels, ok := text(v, 9); ok && view.Labels == nil {
+	if labels, ok := redisclient.Text(v, 9); ok && view.Labels == nil {
 		_ = json.Unmarshal([]byte(labels), &view.Labels) // a hint: unreadable is as good as lost
 	}
-	if created, ok := text(v, 10); ok && view.CreatedAt == nil {
+	if created, ok := redisclient.Text(v, 10); ok && view.CreatedAt == nil {
 		if ms, err := strconv.ParseInt(created, 10, 64); err == nil && ms > 0 {
 			at := time.UnixMilli(ms).UTC()
 			view.CreatedAt = &at
@@ -127,7 +126,7 @@ func addAttempt(view *api.Task, v []any) {
 	if view.Status != task.Running {
 		return
 	}
-	attempt, _ := text(v, 6)
+	attempt, _ := redisclient.Text(v, 6)
 	if n, err := strconv.Atoi(attempt); err == nil && n > 0 {
 		view.Attempts = []task.Attempt{{N: n}}
 	}

@@ -8,9 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/penstock/penstock/internal/lifecycle"
-	"github.com/penstock/penstock/internal/taskstore"
-	"github.com/penstock/penstock/internal/tasktopic"
-	"github.com/penstock/penstock/schema/wire"
+	"github.com/penstock/penstock/internal/projection"
 )
 
 // Pauses between tries while Redis is down.
@@ -22,15 +20,15 @@ const (
 // apply projects what was fetched of one partition. While Redis is down it
 // tries again, as long as the partition is ours: nothing more is fetched
 // meanwhile.
-func (p *Projector) apply(ctx context.Context, cl *kgo.Client, partition int32, records []*kgo.Record, end int64) {
+func (p *Projector[R]) apply(ctx context.Context, cl *kgo.Client, partition int32, records []*kgo.Record, end int64) {
 	from, upTo := records[0].Offset, records[len(records)-1].Offset+1
 	applied, bad := p.decode(records)
 	for try := 0; ; try++ {
 		if _, owned := p.position(partition); !owned {
 			return
 		}
-		err := p.store.Apply(ctx, partition, from, upTo, applied)
-		var gap *taskstore.GapError
+		err := p.of.Store.Apply(ctx, partition, from, upTo, applied)
+		var gap *projection.GapError
 		switch {
 		case err == nil:
 			p.move(partition, upTo)
@@ -45,7 +43,7 @@ func (p *Projector) apply(ctx context.Context, cl *kgo.Client, partition int32, 
 			return
 		}
 		if try == 0 {
-			p.log.Warn("apply results", "partition", partition, "err", err)
+			p.log.Warn("apply records", "partition", partition, "err", err)
 		}
 		if !lifecycle.Pause(ctx, min(pauseFirst<<min(try, 8), pauseMost)) {
 			return
@@ -53,19 +51,18 @@ func (p *Projector) apply(ctx context.Context, cl *kgo.Client, partition int32, 
 	}
 }
 
-// decode reads the records that are terminals. The others are our own bug, or
-// somebody else's: they are counted and passed over, and their bytes are kept
-// out of the log.
-func (p *Projector) decode(records []*kgo.Record) (out []taskstore.Applied, bad int) {
-	out = make([]taskstore.Applied, 0, len(records))
+// decode reads the records. Those it cannot are our own bug, or somebody else's:
+// they are counted and passed over, and their bytes are kept out of the log.
+func (p *Projector[R]) decode(records []*kgo.Record) (out []R, bad int) {
+	out = make([]R, 0, len(records))
 	for _, r := range records {
-		t, err := wire.DecodeTerminal(tasktopic.FromKgo(r))
+		one, err := p.of.Decode(r)
 		if err != nil {
 			bad++
-			p.log.Warn("undecodable result passed over", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset)
+			p.log.Warn("undecodable record passed over", "partition", r.Partition, "offset", r.Offset)
 			continue
 		}
-		out = append(out, taskstore.Applied{Terminal: t, Offset: r.Offset})
+		out = append(out, one)
 	}
 	return out, bad
 }

@@ -1,5 +1,6 @@
-// Package project writes the terminals of `penstock.results` into Redis: it is
-// the one consumer group of that topic.
+// Package project writes what lies on a topic into Redis: the terminals of
+// `penstock.results`, and what `penstock.conversations` remembers. It is the one
+// consumer group of each.
 //
 // Guarantee: every record takes effect in Redis once and in the order of its
 // partition. Where to go on comes from Redis itself, not from the group's
@@ -24,16 +25,38 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/projection"
 	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/schema/wire"
 )
 
-// Store is where terminals go: *taskstore.Store.
-type Store interface {
-	Apply(ctx context.Context, partition int32, from, upTo int64, recs []taskstore.Applied) error
+// Store is where the records of a topic go.
+type Store[R any] interface {
+	Apply(ctx context.Context, partition int32, from, upTo int64, recs []R) error
 	Rebuild(ctx context.Context, partition int32, start, target int64) error
 	Replace(ctx context.Context, partition int32, stale, start, target int64) (bool, error)
-	Projections(ctx context.Context, partitions []int32) ([]taskstore.Projection, error)
+	Projections(ctx context.Context, partitions []int32) ([]projection.Position, error)
+}
+
+// Log is a topic and where it is projected to.
+type Log[R any] struct {
+	Topic  string
+	Group  string
+	Store  Store[R]
+	Decode func(r *kgo.Record) (R, error) // what cannot be decoded is counted and passed over
+}
+
+// Results is the log of terminals.
+func Results(store Store[taskstore.Applied]) Log[taskstore.Applied] {
+	return Log[taskstore.Applied]{
+		Topic: topic.Results, Group: topic.ProjectorGroup, Store: store,
+		Decode: func(r *kgo.Record) (taskstore.Applied, error) {
+			t, err := wire.DecodeTerminal(tasktopic.FromKgo(r))
+			return taskstore.Applied{Terminal: t, Offset: r.Offset}, err
+		},
+	}
 }
 
 // Params are the developer's choices; zero values are the defaults.
@@ -43,9 +66,9 @@ type Params struct {
 	Parallel int           // partitions applied side by side; default 4
 }
 
-// Projector is one member of the group.
-type Projector struct {
-	store   Store
+// Projector is one member of the group of a log.
+type Projector[R any] struct {
+	of      Log[R]
 	p       Params
 	log     *slog.Logger
 	metrics *metrics
@@ -54,11 +77,11 @@ type Projector struct {
 	mu      sync.Mutex
 	owned   map[int32]int64 // partition to the offset it goes on at
 	changed bool            // positions moved since the last commit
-	topicID [16]byte        // of the results, as fetched
+	topicID [16]byte        // of the topic, as fetched
 }
 
 // New returns a projector; it reads nothing before Run.
-func New(store Store, p Params, log *slog.Logger, reg prometheus.Registerer) *Projector {
+func New[R any](of Log[R], p Params, log *slog.Logger, reg prometheus.Registerer) *Projector[R] {
 	if p.Check == 0 {
 		p.Check = time.Second
 	}
@@ -68,8 +91,8 @@ func New(store Store, p Params, log *slog.Logger, reg prometheus.Registerer) *Pr
 	if p.Parallel == 0 {
 		p.Parallel = 4
 	}
-	return &Projector{
-		store: store, p: p, log: log, metrics: newMetrics(reg),
+	return &Projector[R]{
+		of: of, p: p, log: log.With("topic", of.Topic), metrics: newMetrics(of.Topic, reg),
 		client: make(chan *kgo.Client, 1), owned: map[int32]int64{},
 	}
 }
@@ -79,8 +102,8 @@ func New(store Store, p Params, log *slog.Logger, reg prometheus.Registerer) *Pr
 const fetchPartition = 512 << 10
 
 // Opts are the options of the client that Run needs, besides those of a member
-// of topic.ProjectorGroup that consumes topic.Results.
-func (p *Projector) Opts() []kgo.Opt {
+// of the log's group that consumes its topic.
+func (p *Projector[R]) Opts() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.FetchMaxPartitionBytes(fetchPartition),
 		kgo.AdjustFetchOffsetsFn(p.assigned),
@@ -91,7 +114,7 @@ func (p *Projector) Opts() []kgo.Opt {
 
 // assigned decides where new partitions begin: where Redis stands. Redis may be
 // down: then they begin where the group stands, and the check puts them right.
-func (p *Projector) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+func (p *Projector[R]) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	var cl *kgo.Client
 	select {
 	case cl = <-p.client:
@@ -99,9 +122,9 @@ func (p *Projector) assigned(ctx context.Context, offsets map[string]map[int32]k
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	of := offsets[topic.Results]
+	of := offsets[p.of.Topic]
 	partitions := slices.Sorted(maps.Keys(of))
-	bounds, err := listBounds(ctx, cl)
+	bounds, err := listBounds(ctx, cl, p.of.Topic)
 	if err != nil {
 		return nil, err
 	}
@@ -129,48 +152,51 @@ func committed(of map[int32]kgo.Offset, b bounds) map[int32]int64 {
 	return places
 }
 
-func (p *Projector) lost(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+func (p *Projector[R]) lost(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, partition := range lost[topic.Results] {
+	for _, partition := range lost[p.of.Topic] {
 		delete(p.owned, partition)
 	}
 	p.metrics.partitions.Set(float64(len(p.owned)))
 }
 
 // bounds are the ends of the log's partitions.
-type bounds struct{ starts, ends kadm.ListedOffsets }
+type bounds struct {
+	topic        string
+	starts, ends kadm.ListedOffsets
+}
 
-func listBounds(ctx context.Context, cl *kgo.Client) (bounds, error) {
+func listBounds(ctx context.Context, cl *kgo.Client, topic string) (bounds, error) {
 	adm := kadm.NewClient(cl)
-	starts, err := adm.ListStartOffsets(ctx, topic.Results)
+	starts, err := adm.ListStartOffsets(ctx, topic)
 	if err == nil {
 		err = starts.Error()
 	}
 	if err != nil {
 		return bounds{}, err
 	}
-	ends, err := adm.ListEndOffsets(ctx, topic.Results)
+	ends, err := adm.ListEndOffsets(ctx, topic)
 	if err == nil {
 		err = ends.Error()
 	}
-	return bounds{starts, ends}, err
+	return bounds{topic, starts, ends}, err
 }
 
 func (b bounds) start(partition int32) int64 {
-	o, _ := b.starts.Lookup(topic.Results, partition)
+	o, _ := b.starts.Lookup(b.topic, partition)
 	return o.Offset
 }
 
 func (b bounds) end(partition int32) int64 {
-	o, _ := b.ends.Lookup(topic.Results, partition)
+	o, _ := b.ends.Lookup(b.topic, partition)
 	return o.Offset
 }
 
 // place finds where Redis stands in partitions. Where it knows nothing, or
 // stands beyond the log's end (the log was made anew), it starts over.
-func (p *Projector) place(ctx context.Context, partitions []int32, b bounds) (map[int32]int64, error) {
-	known, err := p.store.Projections(ctx, partitions)
+func (p *Projector[R]) place(ctx context.Context, partitions []int32, b bounds) (map[int32]int64, error) {
+	known, err := p.of.Store.Projections(ctx, partitions)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +208,7 @@ func (p *Projector) place(ctx context.Context, partitions []int32, b bounds) (ma
 		case at.Next > b.end(partition):
 			p.log.Warn("redis stands beyond the end of the log, starting over", "partition", partition, "offset", at.Next, "end", b.end(partition))
 			places[partition] = b.start(partition)
-			_, err = p.store.Replace(ctx, partition, at.Next, b.start(partition), b.end(partition))
+			_, err = p.of.Store.Replace(ctx, partition, at.Next, b.start(partition), b.end(partition))
 		default:
 			places[partition] = at.Next
 		}
@@ -193,8 +219,8 @@ func (p *Projector) place(ctx context.Context, partitions []int32, b bounds) (ma
 	return places, nil
 }
 
-func (p *Projector) rebuild(ctx context.Context, partition int32, b bounds) error {
-	if err := p.store.Rebuild(ctx, partition, b.start(partition), b.end(partition)); err != nil {
+func (p *Projector[R]) rebuild(ctx context.Context, partition int32, b bounds) error {
+	if err := p.of.Store.Rebuild(ctx, partition, b.start(partition), b.end(partition)); err != nil {
 		return err
 	}
 	p.metrics.rebuilds.Inc()
@@ -207,7 +233,7 @@ const commitTimeout = 2 * time.Second
 
 // Run projects until ctx is done, and then commits once more. The client must
 // have Opts.
-func (p *Projector) Run(ctx context.Context, cl *kgo.Client) error {
+func (p *Projector[R]) Run(ctx context.Context, cl *kgo.Client) error {
 	p.client <- cl
 	defer func() { <-p.client }()
 	var committing sync.WaitGroup
@@ -219,7 +245,7 @@ func (p *Projector) Run(ctx context.Context, cl *kgo.Client) error {
 		cancel()
 		fetches.EachError(func(_ string, partition int32, err error) {
 			if until.Err() == nil {
-				p.log.Warn("fetch results", "partition", partition, "err", err)
+				p.log.Warn("fetch records", "partition", partition, "err", err)
 			}
 		})
 		p.applyAll(ctx, cl, fetches)
@@ -233,7 +259,7 @@ func (p *Projector) Run(ctx context.Context, cl *kgo.Client) error {
 	return nil
 }
 
-func (p *Projector) applyAll(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) {
+func (p *Projector[R]) applyAll(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) {
 	fetches.EachTopic(func(t kgo.FetchTopic) { p.fetchedFrom(t.TopicID) })
 	var g errgroup.Group
 	g.SetLimit(p.p.Parallel)
@@ -247,12 +273,12 @@ func (p *Projector) applyAll(ctx context.Context, cl *kgo.Client, fetches kgo.Fe
 
 // check compares Redis with where we stand, so that a Redis that lost its data
 // is noticed although no result comes in.
-func (p *Projector) check(ctx context.Context, cl *kgo.Client) {
+func (p *Projector[R]) check(ctx context.Context, cl *kgo.Client) {
 	partitions := p.partitions()
 	if len(partitions) == 0 {
 		return
 	}
-	known, err := p.store.Projections(ctx, partitions)
+	known, err := p.of.Store.Projections(ctx, partitions)
 	if err != nil {
 		p.log.Debug("check projection", "err", err)
 		return
@@ -266,10 +292,10 @@ func (p *Projector) check(ctx context.Context, cl *kgo.Client) {
 }
 
 // settle goes to where Redis stands.
-func (p *Projector) settle(ctx context.Context, cl *kgo.Client, partition int32) {
-	b, err := listBounds(ctx, cl)
+func (p *Projector[R]) settle(ctx context.Context, cl *kgo.Client, partition int32) {
+	b, err := listBounds(ctx, cl, p.of.Topic)
 	if err != nil {
-		p.log.Warn("find ends of results", "err", err)
+		p.log.Warn("find ends of the log", "err", err)
 		return
 	}
 	places, err := p.place(ctx, []int32{partition}, b)
@@ -283,20 +309,20 @@ func (p *Projector) settle(ctx context.Context, cl *kgo.Client, partition int32)
 		at = start
 	}
 	p.move(partition, at)
-	cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic.Results: {partition: {Epoch: -1, Offset: at}}})
+	cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.of.Topic: {partition: {Epoch: -1, Offset: at}}})
 }
 
 // skip takes Redis over records that retention has deleted.
-func (p *Projector) skip(ctx context.Context, partition int32, from, to int64) {
-	p.log.Error("results were deleted before they were read: raise the retention of the topic", "topic", topic.Results,
+func (p *Projector[R]) skip(ctx context.Context, partition int32, from, to int64) {
+	p.log.Error("records were deleted before they were read: raise the retention of the topic",
 		"partition", partition, "offset", from, "records", to-from)
-	if err := p.store.Apply(ctx, partition, from, to, nil); err != nil {
-		p.log.Warn("skip deleted results", "partition", partition, "err", err)
+	if err := p.of.Store.Apply(ctx, partition, from, to, nil); err != nil {
+		p.log.Warn("skip deleted records", "partition", partition, "err", err)
 	}
 }
 
 // commitLoop commits beside the projection, which must not wait for it.
-func (p *Projector) commitLoop(ctx context.Context, cl *kgo.Client) {
+func (p *Projector[R]) commitLoop(ctx context.Context, cl *kgo.Client) {
 	tick := time.NewTicker(p.p.Check)
 	defer tick.Stop()
 	for {
@@ -310,29 +336,29 @@ func (p *Projector) commitLoop(ctx context.Context, cl *kgo.Client) {
 }
 
 // commit tells those who watch the lag; a failure is made good by the next.
-func (p *Projector) commit(ctx context.Context, cl *kgo.Client) {
+func (p *Projector[R]) commit(ctx context.Context, cl *kgo.Client) {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	at, changed := p.positions()
 	if !changed {
 		return
 	}
-	req, err := kafkaclient.MemberCommit(cl, topic.ProjectorGroup)
+	req, err := kafkaclient.MemberCommit(cl, p.of.Group)
 	if err == nil {
 		req.Topics = []kmsg.OffsetCommitRequestTopic{at}
 		err = kafkaclient.Commit(ctx, cl, req)
 	}
 	if err != nil {
-		p.log.Debug("commit results", "err", err)
+		p.log.Debug("commit positions", "err", err)
 	}
 }
 
 // positions are what a commit has to say, and whether it is new.
-func (p *Projector) positions() (at kmsg.OffsetCommitRequestTopic, changed bool) {
+func (p *Projector[R]) positions() (at kmsg.OffsetCommitRequestTopic, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	changed, p.changed = p.changed, false
-	at.Topic, at.TopicID = topic.Results, p.topicID
+	at.Topic, at.TopicID = p.of.Topic, p.topicID
 	for partition, offset := range p.owned {
 		one := kmsg.NewOffsetCommitRequestTopicPartition()
 		one.Partition, one.Offset = partition, offset
@@ -342,19 +368,19 @@ func (p *Projector) positions() (at kmsg.OffsetCommitRequestTopic, changed bool)
 }
 
 // fetchedFrom notes the id of the topic, by which commits name it.
-func (p *Projector) fetchedFrom(id [16]byte) {
+func (p *Projector[R]) fetchedFrom(id [16]byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.topicID = id
 }
 
-func (p *Projector) partitions() []int32 {
+func (p *Projector[R]) partitions() []int32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Sorted(maps.Keys(p.owned))
 }
 
-func (p *Projector) position(partition int32) (at int64, owned bool) {
+func (p *Projector[R]) position(partition int32) (at int64, owned bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at, owned = p.owned[partition]
@@ -362,7 +388,7 @@ func (p *Projector) position(partition int32) (at int64, owned bool) {
 }
 
 // move notes how far an owned partition has come.
-func (p *Projector) move(partition int32, to int64) {
+func (p *Projector[R]) move(partition int32, to int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, owned := p.owned[partition]; owned {

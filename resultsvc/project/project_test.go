@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock/penstock/internal/kafkaclient"
+	"github.com/penstock/penstock/internal/projection"
 	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
@@ -78,7 +79,7 @@ func (b *bundle) client(role ...kgo.Opt) *kgo.Client {
 // run runs a projector until the returned function is called.
 func (b *bundle) run() (stop func()) {
 	b.t.Helper()
-	p := project.New(b.store, project.Params{Check: 20 * time.Millisecond}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	p := project.New(project.Results(b.store), project.Params{Check: 20 * time.Millisecond}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	cl := b.client(append(kafkaclient.GroupOpts(topic.ProjectorGroup, topic.Results), p.Opts()...)...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -198,7 +199,7 @@ func TestAnOlderCopyOfRedisIsBroughtUpToDate(t *testing.T) {
 	b.run()
 	early := b.publishMany(20)
 	b.await(early...)
-	copied := map[string]taskstore.Projection{}
+	copied := map[string]projection.Position{}
 	for p := range int32(partitions) {
 		at, err := b.store.Projection(t.Context(), p)
 		if err != nil {

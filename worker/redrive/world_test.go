@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock/penstock/internal/config"
-	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/internal/projection"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/deadletter"
@@ -364,8 +364,8 @@ func (k *worker) States(_ context.Context, ids []task.ID) (out []terminal.State,
 	return out, err
 }
 
-func (k *worker) Projection(_ context.Context, p int32) (out taskstore.Projection, err error) {
-	err = k.effect("projection", func() error { out = taskstore.Projection{Next: k.next(p), Known: !k.empty}; return k.broken })
+func (k *worker) Projection(_ context.Context, p int32) (out projection.Position, err error) {
+	err = k.effect("projection", func() error { out = projection.Position{Next: k.next(p), Known: !k.empty}; return k.broken })
 	return out, err
 }
 

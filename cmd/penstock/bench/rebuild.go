@@ -175,7 +175,7 @@ func (r rebuildRun) rebuild(ctx context.Context) (time.Duration, int, error) {
 	if err := r.rdb.FlushDBAsync(ctx).Err(); err != nil {
 		return 0, 0, fmt.Errorf("empty redis: %w", err)
 	}
-	p := project.New(r.store, project.Params{}, r.log, prometheus.NewRegistry())
+	p := project.New(project.Results(r.store), project.Params{}, r.log, prometheus.NewRegistry())
 	cl, err := kafkaclient.New(r.kafka(), r.log, append(kafkaclient.GroupOpts(rebuildGroup, topic.Results), p.Opts()...)...)
 	if err != nil {
 		return 0, 0, err

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
 
+	"github.com/penstock/penstock/internal/projection"
 	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/schema/event"
@@ -203,7 +204,7 @@ func gaps(t *testing.T, open Open) {
 	b := setup(t, open, taskstore.Params{Partitions: only})
 	ctx, id := t.Context(), b.id()
 	one := []taskstore.Applied{{Terminal: b.ended(id, task.Failed, 0), Offset: 7}}
-	var gap *taskstore.GapError
+	var gap *projection.GapError
 	if err := b.store.Apply(ctx, 0, 7, 8, one); !errors.As(err, &gap) || !gap.Missing {
 		t.Errorf("empty Redis: %v, want a missing projection", err)
 	}
@@ -291,7 +292,7 @@ func replay(ctx context.Context, rt *rapid.T, b bundle, log []*terminal.Terminal
 		}
 		end := rapid.IntRange(at, min(at+6, len(log))).Draw(rt, "batch up to")
 		err := b.store.Apply(ctx, 0, int64(at), int64(end), decoded(log, at, end))
-		var gap *taskstore.GapError
+		var gap *projection.GapError
 		switch {
 		case err == nil && end == len(log):
 			return
@@ -476,7 +477,7 @@ func places(t *testing.T, open Open) {
 	must(b.store.Rebuild(ctx, 0, 0, 5))
 	p, err := b.store.Projection(ctx, 0)
 	must(err)
-	if p != (taskstore.Projection{Next: 10, Target: 20, Known: true}) || p.CaughtUp() {
+	if p != (projection.Position{Next: 10, Target: 20, Known: true}) || p.CaughtUp() {
 		t.Errorf("projection %+v", p)
 	}
 	if set, err := b.store.Replace(ctx, 0, 11, 0, 5); set || err != nil {

@@ -1,4 +1,4 @@
--- Set the position of a results partition, unless somebody else did.
+-- Set the position of a partition, unless somebody else did.
 --
 -- KEYS[1] hash {next, target}
 -- ARGV[1] first offset of the log
