@@ -282,6 +282,29 @@ func TestTheFirstPieceAndAFullKiBDoNotWait(t *testing.T) {
 	}
 }
 
+func TestNoPieceWaitsLongerThanTheInterval(t *testing.T) {
+	const every = 40 * time.Millisecond
+	inBubble(t, attempt.Params{TokenEvery: every}, func(t *testing.T, r *attempt.Runner, redis *attempttest.Redis) {
+		try, text := newTry(1, true), ""
+		r.Do(t.Context(), call(func(_ context.Context, items []backend.Item) []backend.Outcome {
+			time.Sleep(7 * time.Millisecond) // out of step with any tick
+			for n := range 20 {
+				for range 2 { // the first goes out at once, the second waits, and no third carries it along
+					items[0].Emit(backend.Piece{Text: "x"})
+					text += "x"
+					time.Sleep(time.Millisecond)
+				}
+				time.Sleep(every)
+				if got := redis.Text(try.Task.ID); got != text {
+					t.Errorf("%d of %d pieces are written an interval after the last", len(got), len(text))
+				}
+				time.Sleep(time.Duration(n) * time.Millisecond)
+			}
+			return []backend.Outcome{attempttest.OK(text)}
+		}), []*attempt.Try{try})
+	})
+}
+
 func TestAnIntervalOfNothingGathersNothing(t *testing.T) {
 	if diff := cmp.Diff([]string{"a", "ab", "abc"}, emitted(t, attempt.Params{TokenEvery: -1}, "a", "b", "c")); diff != "" {
 		t.Errorf("shown after each piece (-want +got)\n%s", diff)

@@ -102,6 +102,8 @@ func (st *Stream) end(reason string) {
 	st.s.m.streamsEnded.WithLabelValues(reason).Inc()
 }
 
+// due reports whether something is to be written now. What would be due in a
+// moment goes along, so that many streams share a round trip.
 func (st *Stream) due(now time.Time, every time.Duration) bool {
 	switch {
 	case st.loss.waits():
@@ -109,7 +111,7 @@ func (st *Stream) due(now time.Time, every time.Duration) bool {
 	case len(st.pending) > 0:
 		return true // repeat what the store did not take
 	default:
-		return len(st.texts) > 0 && (st.closing || st.last.IsZero() || st.bytes >= flushBytes || now.Sub(st.last) >= every)
+		return len(st.texts) > 0 && (st.closing || st.last.IsZero() || st.bytes >= flushBytes || now.Sub(st.last) >= every-every/8)
 	}
 }
 

@@ -55,14 +55,14 @@ func (s *Streams) nudge() {
 func (s *Streams) Run(ctx context.Context) {
 	var proofs sync.WaitGroup
 	defer proofs.Wait()
-	tick := time.NewTicker(max(s.every, time.Millisecond))
-	defer tick.Stop()
+	timer := time.NewTimer(s.rest(time.Now()))
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
-		case <-tick.C:
+		case <-timer.C:
 		}
 		ok := s.flush(ctx)
 		for _, st := range s.takeLost() {
@@ -74,7 +74,23 @@ func (s *Streams) Run(ctx context.Context) {
 			case <-time.After(retryPause):
 			}
 		}
+		timer.Reset(s.rest(time.Now()))
 	}
+}
+
+// rest is how long to wait at most before looking again: until the first stream
+// may be due. A tick of its own would let a piece wait for the second one, up to
+// twice as long as it should.
+func (s *Streams) rest(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rest := max(s.every, time.Millisecond)
+	for st := range s.open {
+		if left := st.last.Add(s.every).Sub(now); left > 0 {
+			rest = min(rest, left)
+		}
+	}
+	return rest
 }
 
 func (s *Streams) takeLost() []*Stream {
