@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Load against the three real services on a real Kafka and Redis, compared in
-# the same run with a bare handler and with an oracle. About two minutes.
+# the same run with a bare handler and with an oracle. About ten minutes.
 #
 #   make bench        or: scripts/bench.sh [flags of `penstock bench all`]
 set -euo pipefail

@@ -33,6 +33,9 @@ type Params struct {
 	Catalog string
 	// Simulate are further arguments of `penstock simulate`.
 	Simulate []string
+	// SimulatorSlots is how many calls at once a simulator of the system's own
+	// is given; 0: the catalog's default.
+	SimulatorSlots int
 	// SimulatorEach gives every worker a simulator of its own, so that its log
 	// tells who ran what.
 	SimulatorEach bool
@@ -138,22 +141,22 @@ func (s *System) createTopics(ctx context.Context) error {
 func (s *System) catalog() (*catalog.Catalog, error) {
 	text := s.p.Catalog
 	if text == "" {
-		text = simulatedCatalog("http://127.0.0.1:1")
+		text = s.simulatedCatalog("http://127.0.0.1:1")
 	}
 	return catalog.Parse([]byte(text))
 }
 
 // simulatedCatalog has the models of development on one simulator.
-func simulatedCatalog(url string) string {
+func (s *System) simulatedCatalog(url string) string {
 	return fmt.Sprintf(`models:
   - {id: sim-chat, pool: default, kinds: [chat, completion]}
   - {id: sim-embed, pool: embed, kinds: [embedding]}
 pools:
   - name: default
-    backends: [{name: simulator, url: "openai+%[1]s", models: [sim-chat]}]
+    backends: [{name: simulator, url: "openai+%[1]s", models: [sim-chat], concurrency: %[2]d}]
   - name: embed
-    backends: [{name: simulator, url: "openai+%[1]s", models: [sim-embed]}]
-`, url)
+    backends: [{name: simulator, url: "openai+%[1]s", models: [sim-embed], concurrency: %[2]d}]
+`, url, s.p.SimulatorSlots)
 }
 
 func (s *System) simulator(ctx context.Context) error {
@@ -291,7 +294,7 @@ func (s *System) start(sp spec) (*Process, error) {
 func (s *System) writeCatalog(name string) (string, error) {
 	text := s.p.Catalog
 	if text == "" {
-		text = simulatedCatalog(s.engines[len(s.engines)-1])
+		text = s.simulatedCatalog(s.engines[len(s.engines)-1])
 	}
 	path := filepath.Join(s.p.Dir, name+".catalog.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {

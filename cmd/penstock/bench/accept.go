@@ -120,9 +120,14 @@ type poster struct {
 }
 
 func newPoster(base string) *poster {
+	return &poster{url: base + "/v1/inference", body: requestBody(), http: newHTTP()}
+}
+
+// newHTTP returns a client that keeps every connection an open loop may need.
+func newHTTP() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.DisableCompression = openInFlight, openInFlight, true
-	return &poster{url: base + "/v1/inference", body: requestBody(), http: &http.Client{Transport: t}}
+	return &http.Client{Transport: t}
 }
 
 func (p *poster) close() { p.http.CloseIdleConnections() }

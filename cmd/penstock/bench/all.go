@@ -26,8 +26,8 @@ const (
 	targetGoodput  = 0.95
 )
 
-// All runs the three measurements one after another, each on services of its
-// own kind started for it, and prints one table.
+// All runs the measurements one after another, each on services of its own kind
+// started for it, and prints their tables.
 type All struct {
 	Params system.Params
 	Parts  []Part // servers that somebody else runs: Kafka, Redis
@@ -41,6 +41,7 @@ type AllReport struct {
 	Accept   AcceptReport
 	EndToEnd EndToEndReport
 	Goodput  GoodputReport
+	Streams  StreamsReport
 	Parts    []Part // of EndToEnd
 	// AcceptParts are those of Accept: the bare handler instead of what works
 	// behind the ingress.
@@ -56,6 +57,10 @@ func (a All) Run(ctx context.Context) (AllReport, error) {
 	if err := a.goodput(ctx, &out); err != nil {
 		return out, err
 	}
+	var err error
+	if out.Streams, err = (Streams{Params: a.Params, Turn: a.Turn, Notes: a.Notes}).Run(ctx); err != nil {
+		return out, err
+	}
 	return out, a.rates(ctx, &out)
 }
 
@@ -63,7 +68,7 @@ func (a All) goodput(ctx context.Context, out *AllReport) error {
 	fmt.Fprintln(a.Notes, "goodput: Poisson arrivals at 80 % of the simulated GPU's capacity …")
 	p := a.Params
 	p.Simulate = []string{"--base", out.GPU.Base.String(), "--item", out.GPU.Item.String(), "--max", fmt.Sprint(out.GPU.Max)}
-	return a.with(ctx, p, func(s *system.System) (err error) {
+	return with(ctx, p, func(s *system.System) (err error) {
 		out.Goodput, err = Goodput{
 			System: s.Producers[0].URL, GPU: out.GPU, Share: 0.8, Limit: out.Limit, Length: 4 * a.Turn, Seed: 1,
 		}.Run(ctx)
@@ -75,7 +80,7 @@ func (a All) rates(ctx context.Context, out *AllReport) error {
 	fmt.Fprintln(a.Notes, "end to end: 64 clients, 16 tasks each, a backend that costs nothing …")
 	p := a.Params
 	p.Simulate = []string{"--base", "0s", "--item", "0s", "--token", "0s"}
-	return a.with(ctx, p, func(s *system.System) error {
+	return with(ctx, p, func(s *system.System) error {
 		if err := a.endToEnd(ctx, s, out); err != nil {
 			return err
 		}
@@ -119,7 +124,8 @@ func (a All) accept(ctx context.Context, s *system.System, out *AllReport) error
 	return err
 }
 
-func (a All) with(ctx context.Context, p system.Params, do func(*system.System) error) error {
+// with runs do on a system started for it.
+func with(ctx context.Context, p system.Params, do func(*system.System) error) error {
 	s, err := system.Start(ctx, p)
 	if err != nil {
 		return err
@@ -135,14 +141,8 @@ func (a All) with(ctx context.Context, p system.Params, do func(*system.System) 
 func (r AllReport) table(w io.Writer, versions string) error {
 	t := newTable(w)
 	row(t, "MEASURE", "PENSTOCK", "YARDSTICK", "RATIO", "TARGET", "")
-	verdict := func(ratio, target float64) string {
-		if ratio >= target {
-			return "reached"
-		}
-		return "missed"
-	}
 	line := func(name, ours, theirs string, ratio, target float64) {
-		row(t, name, ours, theirs, fmt.Sprintf("%.2f", ratio), fmt.Sprintf("%.2f", target), verdict(ratio, target))
+		row(t, name, ours, theirs, fmt.Sprintf("%.2f", ratio), fmt.Sprintf("%.2f", target), verdict(ratio >= target))
 	}
 	bareRate := r.Accept.Bare.PerSecond()
 	line("accepted tasks/s", fmt.Sprintf("%.0f", r.Accept.System.PerSecond()), fmt.Sprintf("%.0f (bare handler)", bareRate), r.Accept.Ratio(), targetAccept)
@@ -162,6 +162,10 @@ func (r AllReport) table(w io.Writer, versions string) error {
 	}
 	fmt.Fprintln(w, "\ngoodput:")
 	if err := r.Goodput.table(w, r.Limit); err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "\nstreams:")
+	if err := r.Streams.table(w); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", versions)
@@ -226,7 +230,7 @@ func allCommand(workplace func(verb string) (bin, dir string, err error)) *cobra
 	var a All
 	var pids []string
 	c := &cobra.Command{
-		Use: "all", Short: "Start the services and run all three measurements; `make bench` does", Args: cobra.NoArgs,
+		Use: "all", Short: "Start the services and run all measurements; `make bench` does", Args: cobra.NoArgs,
 		Long: `Starts the three services as processes of their own, against a Kafka and a Redis that
 nobody else uses: the measurement of accepting leaves a backlog that nobody works off.`,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
@@ -252,7 +256,7 @@ nobody else uses: the measurement of accepting leaves a backlog that nobody work
 	f := c.Flags()
 	f.StringSliceVar(&a.Params.Kafka, "kafka", []string{"127.0.0.1:9092"}, "bootstrap addresses, host:port")
 	f.StringVar(&a.Params.Redis, "redis", "redis://127.0.0.1:6379/0", "URL of Redis")
-	f.DurationVar(&a.Turn, "turn", 5*time.Second, "unit of length: one makes a round of accepting (of eight), three the end-to-end run, four the goodput run")
+	f.DurationVar(&a.Turn, "turn", 5*time.Second, "unit of length: one makes a round of accepting (of eight), three the end-to-end run, four the goodput run, 40 the streams")
 	f.StringSliceVar(&pids, "pid", nil, "name=pid of a server whose processor time is told apart; may be repeated")
 	return c
 }

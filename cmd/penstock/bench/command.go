@@ -25,7 +25,8 @@ func Command(connect func() (*client.Client, error), workplace func(verb string)
 	c := &cobra.Command{
 		Use: "bench", Short: "Measure a running system, as ratios to the least that could do the job", GroupID: "operate",
 	}
-	c.AddCommand(acceptCommand(connect), endToEndCommand(connect), goodputCommand(connect), rebuildCommand(), bareCommand(), allCommand(workplace))
+	c.AddCommand(acceptCommand(connect), endToEndCommand(connect), goodputCommand(connect), rebuildCommand(), bareCommand(),
+		streamsCommand(workplace), allCommand(workplace))
 	return c
 }
 

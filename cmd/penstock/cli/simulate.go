@@ -46,6 +46,7 @@ of base + n × item for a call of n prompts, and of token for each streamed toke
 	f.DurationVar(&p.Item, "item", p.Item, "cost of each prompt of a call")
 	f.DurationVar(&p.Token, "token", p.Token, "time of a streamed token")
 	f.IntVar(&p.Max, "max", 32, "prompts of a call at most")
+	f.BoolVar(&p.Stamp, "stamp", false, "make each streamed token the time of its birth, in µs since 1970, instead of a word")
 	return c
 }
 

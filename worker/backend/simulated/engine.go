@@ -23,6 +23,7 @@ type Params struct {
 	Max    int           // largest batch; default 32
 	Tokens int           // length of an answer unless max_tokens says otherwise; default 16
 	Models []string      // default sim-chat, sim-embed
+	Stamp  bool          // streamed tokens are times: see Stamp
 }
 
 // DefaultParams returns the engine of `penstock dev`: 20 ms + 1 ms per item, 20
@@ -264,10 +265,13 @@ func (e *Engine) stream(ctx context.Context, c call, emit func(backend.Piece)) b
 			out.FirstToken = time.Since(began)
 		}
 		for index, tokens := range choices { // side by side, as engines do
+			if e.p.Stamp {
+				tokens[i] = Stamp(time.Now())
+			}
 			emit(c.piece(index, i, tokens[i]))
 		}
 	}
-	out.Output, out.Usage = c.answer()
+	out.Output, out.Usage = c.said(choices)
 	return out
 }
 

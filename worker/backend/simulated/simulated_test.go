@@ -71,6 +71,31 @@ func TestCost(t *testing.T) {
 	})
 }
 
+func TestStampedTokensTellWhenTheyWereBorn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := simulated.DefaultParams()
+		p.Stamp = true
+		began, streamed := time.Now(), ""
+		item := backend.Item{Task: backendtest.Task(task.Chat, "x", 4, true), Emit: func(p backend.Piece) { streamed += p.Text }}
+		o := simulated.New(p).Run(t.Context(), []backend.Item{item})[0]
+		if o.Err != nil || o.Output.Text != streamed {
+			t.Fatalf("the output is %+v, the stream %q", o, streamed)
+		}
+		born, err := simulated.Stamps(nil, streamed)
+		if err != nil || len(born) != 4 {
+			t.Fatalf("%q is %v, %v", streamed, born, err)
+		}
+		for i, at := range born {
+			if age := at.Sub(began); age != time.Duration(i+1)*20*time.Millisecond {
+				t.Errorf("token %d was born after %s", i, age)
+			}
+		}
+		if _, err := simulated.Stamps(nil, "a word"); err == nil {
+			t.Error("a word passes for a time")
+		}
+	})
+}
+
 func TestFaultSwitchesOverHTTP(t *testing.T) {
 	e := simulated.New(simulated.Params{})
 	srv := httptest.NewServer(e.Handler())

@@ -4,9 +4,12 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"hash/fnv"
 	"math"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/penstock/penstock/schema/task"
 )
@@ -33,6 +36,23 @@ func Tokens(prompt string, n int) []string {
 
 // Text returns the whole answer to a prompt.
 func Text(prompt string, n int) string { return strings.Join(Tokens(prompt, n), "") }
+
+// Stamp is a token that says when it was born: the microseconds since 1970 and a
+// space, so that whoever gets some of them joined can tell the age of each.
+func Stamp(born time.Time) string { return strconv.FormatInt(born.UnixMicro(), 10) + " " }
+
+// Stamps appends the births of the tokens in a text. Anything else in it is an
+// error.
+func Stamps(born []time.Time, text string) ([]time.Time, error) {
+	for token := range strings.FieldsSeq(text) {
+		us, err := strconv.ParseInt(token, 10, 64)
+		if err != nil {
+			return born, fmt.Errorf("a token is no stamp: %w", err)
+		}
+		born = append(born, time.UnixMicro(us))
+	}
+	return born, nil
+}
 
 func hash(s string) uint64 {
 	h := fnv.New64a()
@@ -70,8 +90,13 @@ func (c call) answer() (*task.Output, *task.Usage) {
 	if c.kind == task.Embedding {
 		return c.embed()
 	}
+	return c.said(c.streams())
+}
+
+// said is the output of one call whose choices have these tokens.
+func (c call) said(tokens [][]string) (*task.Output, *task.Usage) {
 	finish := c.finish()
-	used, texts := 0, c.texts()
+	used, texts := 0, joined(tokens)
 	for _, prompt := range c.prompts() {
 		used += count(prompt)
 	}
@@ -127,9 +152,9 @@ func (c call) streams() [][]string {
 	return out
 }
 
-func (c call) texts() []string {
+func joined(choices [][]string) []string {
 	var out []string
-	for _, tokens := range c.streams() {
+	for _, tokens := range choices {
 		out = append(out, strings.Join(tokens, ""))
 	}
 	return out
