@@ -27,7 +27,8 @@ type Call struct {
 
 // Parser reads requests. It is safe for concurrent use.
 type Parser struct {
-	schemas map[task.Kind]*validate.Schema
+	schemas  map[task.Kind]*validate.Schema
+	response *validate.Schema
 }
 
 // schemaNames are the documents that bodies are held to.
@@ -35,7 +36,7 @@ func schemaNames() map[task.Kind]string {
 	return map[task.Kind]string{task.Chat: "chat", task.Completion: "completion", task.Embedding: "embedding"}
 }
 
-// NewParser compiles chat, completion and embedding.schema.json.
+// NewParser compiles chat, completion, embedding and response.schema.json.
 func NewParser(schemas fs.FS) (*Parser, error) {
 	set, err := validate.Compile(schemas)
 	if err != nil {
@@ -47,6 +48,8 @@ func NewParser(schemas fs.FS) (*Parser, error) {
 		schema, err := set.Schema(name)
 		p.schemas[kind], errs = schema, append(errs, err)
 	}
+	p.response, err = set.Schema("response")
+	errs = append(errs, err)
 	return p, errors.Join(errs...)
 }
 
