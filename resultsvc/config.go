@@ -11,6 +11,7 @@ import (
 	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/config"
+	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/idsecret"
 	"github.com/penstock/penstock/internal/kafkaclient"
@@ -127,6 +128,11 @@ func (c *Config) Validate() error {
 		fault(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https", "public_url: want a URL such as https://penstock.example.com")
 	}
 	return errors.Join(errs...)
+}
+
+// conversations is how their projection lies in Redis.
+func (c *Config) conversations() convstore.Params {
+	return convstore.Params{Partitions: c.Partitions, Life: c.MaxTaskAge + c.ResultTTL}
 }
 
 // webhooks is what the courier is told. gone says whose results count no more.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/penstock/penstock/internal/auth"
 	"github.com/penstock/penstock/internal/claimcheck"
+	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/kafkaclient"
@@ -31,7 +32,6 @@ import (
 	"github.com/penstock/penstock/resultsvc/project"
 	"github.com/penstock/penstock/resultsvc/sse"
 	"github.com/penstock/penstock/resultsvc/webhook"
-	"github.com/penstock/penstock/schema/topic"
 )
 
 // Deps are what a Service shares with its process. Only Log and Registry are
@@ -52,7 +52,8 @@ type Service struct {
 	ready     *lifecycle.Readiness
 	auth      auth.Authenticator
 	follower  *follow.Follower
-	projector *project.Projector[taskstore.Applied]
+	results   *project.Projector[taskstore.Applied]
+	memories  *project.Projector[convstore.Applied]
 	courier   *webhook.Courier
 	store     *taskstore.Store
 	publisher *tasktopic.Publisher                   // writes what becomes of webhooks
@@ -121,7 +122,8 @@ func (s *Service) wire(reg prometheus.Registerer, results *claimcheck.Desk) erro
 	s.follower = follow.New(s.store, events, follow.Params{
 		Service: "resultsvc", Heartbeat: s.cfg.StreamHeartbeat, Log: s.log, Registry: reg,
 	})
-	s.projector = project.New(project.Results(s.store), project.Params{}, s.log, reg)
+	s.results = project.New(project.Results(s.store), project.Params{}, s.log, reg)
+	s.memories = project.New(project.Conversations(convstore.New(rdb, s.cfg.conversations())), project.Params{}, s.log, reg)
 	streams := sse.New(s.store, s.follower, minter, sse.Params{
 		Heartbeat: s.cfg.StreamHeartbeat, WriteTimeout: s.cfg.StreamWriteTimeout, Lifetime: s.cfg.StreamLifetime,
 		DrainSpread: s.cfg.StreamDrain, Streams: s.cfg.MaxStreams, PerTenant: s.cfg.MaxTenantStreams,
@@ -171,20 +173,15 @@ func (s *Service) Follower() *follow.Follower { return s.follower }
 // Run works until ctx ends, then closes the service. Its context should end
 // after the HTTP server has drained. Redis and Kafka may come and go.
 func (s *Service) Run(ctx context.Context) error {
-	cl, err := kafkaclient.New(s.cfg.Kafka, s.log,
-		append(kafkaclient.GroupOpts(topic.ProjectorGroup, topic.Results), s.projector.Opts()...)...)
-	if err != nil {
-		return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
-	}
-	s.stack.PushClose("projector", func() error { cl.Close(); return nil }) // leaves the group
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.projector.Run(ctx, cl) })
+	g.Go(func() error { return s.results.Run(ctx, s.cfg.Kafka) })
+	g.Go(func() error { return s.memories.Run(ctx, s.cfg.Kafka) })
 	g.Go(func() error { return s.follower.Run(ctx) })
 	g.Go(func() error { return s.tail(ctx) })
 	g.Go(func() error { s.publisher.KeepTime(ctx, s.log); return nil })
 	g.Go(func() error { return s.courier.Run(ctx) })
 	g.Go(func() error { s.announce(ctx); return nil })
-	err = g.Wait()
+	err := g.Wait()
 	s.Drain()
 	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 }

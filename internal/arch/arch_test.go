@@ -44,7 +44,7 @@ var placement = []struct {
 	{"github.com/labstack/echo/v4", []string{"httpserver", "httpapi", "poll", "sse", "ws", "bare"}, false},
 	{"github.com/twmb/franz-go/pkg/kgo", []string{"kafkaclient", "tasktopic", "consume", "project", "follow", "retry", "mover", "redrive", "backlog", "sweep", "webhook", "devstack"}, true},
 	{"github.com/twmb/franz-go/pkg/kadm", []string{"kafkaclient", "tasktopic", "consume", "project", "follow", "retry", "mover", "redrive", "backlog", "sweep", "webhook", "devstack"}, true},
-	{"github.com/redis/go-redis/v9", []string{"redisclient", "taskstore", "eventlog", "projection", "repeat"}, true},
+	{"github.com/redis/go-redis/v9", []string{"redisclient", "taskstore", "eventlog", "projection", "convstore", "repeat"}, true},
 	{"google.golang.org/grpc", []string{"rpc", "grpcapi"}, false},
 	{"github.com/minio/minio-go/v7", []string{"blob"}, false},
 	{"github.com/coder/websocket", []string{"ws"}, false},

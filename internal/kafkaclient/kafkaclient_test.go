@@ -87,7 +87,7 @@ func TestEnsureTopics(t *testing.T) {
 			t.Errorf("returned after %d answers, of which two said that a partition is not served yet", asked)
 		}
 	})
-	for _, name := range []string{topic.Results, topic.Webhooks} {
+	for _, name := range []string{topic.Results, topic.Webhooks, topic.Conversations} {
 		t.Run("refuses another partition count of "+name, func(t *testing.T) {
 			cluster, cl := setup(t)
 			if err := cluster.CreateTopic(name, 3, nil); err != nil {

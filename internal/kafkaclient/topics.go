@@ -24,13 +24,14 @@ const leadersWithin = 30 * time.Second
 
 // EnsureTopics creates what the plan has and the cluster lacks, and checks the
 // rest. It refuses, with ErrTopics:
-//   - another partition count of penstock.results or penstock.webhooks: what is
-//     of one task must stay in one partition for life;
+//   - another partition count of penstock.results, penstock.webhooks or
+//     penstock.conversations: what is of one key must stay in one partition for
+//     life;
 //   - one of them compacted: compaction keeps the last record of a key, and here
 //     the first wins;
 //   - replication of 3 or more with one in-sync replica: acks=all would promise
 //     what one disk holds;
-//   - tasks, retries, results or webhooks kept for less than planned, or only up to a
+//   - tasks, retries, results, webhooks or conversations kept for less than planned, or only up to a
 //     number of bytes: an accepted task could be deleted before its deadline, or
 //     its end before nobody asks for it any more;
 //   - retries and clock without LogAppendTime: the waits in them are by the
@@ -108,7 +109,9 @@ func awaitLeaders(ctx context.Context, adm *kadm.Client, topics []string) error 
 
 // placed reports whether records of a topic are placed by the number of its
 // partitions, for life.
-func placed(name string) bool { return name == topic.Results || name == topic.Webhooks }
+func placed(name string) bool {
+	return name == topic.Results || name == topic.Webhooks || name == topic.Conversations
+}
 
 func checkTopic(want topic.Topic, found kadm.TopicDetail) error {
 	if n := int32(len(found.Partitions)); placed(want.Name) && n != want.Partitions {

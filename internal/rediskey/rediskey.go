@@ -16,6 +16,11 @@
 //	penstock:{p}:indexed        string: the scan that filled the set before it
 //	penstock:{p}:webhook:<id>   hash {o, v}: what became of the task's webhook
 //	penstock:{p}:webhooks       string: all of these are there
+//	penstock:{c<p>}:projection     hash {next, target}: how far that partition of conversations is applied
+//	penstock:{c<p>}:session:<key>  hash {s, u, b}: settings, end of life and bytes of a session
+//	penstock:{c<p>}:turns:<key>    list: its turns, oldest first
+//	penstock:{c<p>}:turned:<key>   sorted set: the tasks of these by offset
+//	penstock:{c<p>}:stored:<id>    string: JSON of a stored response's request; empty: it was deleted
 //	penstock:scan               hash: how far the scan has read each tasks topic
 //	penstock:scan:lease         string: somebody scans just now
 //	penstock:idem:<tenant>:<h>  string: what an idempotency key came with first
@@ -109,4 +114,25 @@ func hashed(key string) string {
 // and those whose client went away.
 func Calls(name string) (open, left string) {
 	return "penstock:call:{" + name + "}:open", "penstock:call:{" + name + "}:left"
+}
+
+// conversations is the beginning of what belongs to one partition of
+// penstock.conversations, which has a hash tag of its own.
+func conversations(partition int32, kind string) string {
+	return "penstock:{c" + strconv.Itoa(int(partition)) + "}:" + kind
+}
+
+// Conversations is the hash that says how far a partition of
+// penstock.conversations is applied.
+func Conversations(partition int32) string { return conversations(partition, "projection") }
+
+// Session is what a session is, its turns, and the tasks that these are of. Key
+// is that of its records.
+func Session(partition int32, key string) (head, turns, order string) {
+	return conversations(partition, "session:"+key), conversations(partition, "turns:"+key), conversations(partition, "turned:"+key)
+}
+
+// Stored is the request of a stored response.
+func Stored(partition int32, id task.ID) string {
+	return conversations(partition, "stored:"+string(id))
 }

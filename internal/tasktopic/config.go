@@ -63,14 +63,14 @@ func (c Config) Ensure(ctx context.Context, cl *kgo.Client, pools []string, log 
 }
 
 // EnsureResults is Ensure for the topics of the results service: results, the
-// webhooks that are made of them, and the clock.
+// webhooks that are made of them, conversations, and the clock.
 func (c Config) EnsureResults(ctx context.Context, cl *kgo.Client, log *slog.Logger) error {
 	plan, err := c.plan(ctx, cl, nil)
 	if err != nil {
 		return err
 	}
 	plan = slices.DeleteFunc(plan, func(t topic.Topic) bool {
-		return !slices.Contains([]string{topic.Results, topic.Webhooks, topic.Clock}, t.Name)
+		return !slices.Contains([]string{topic.Results, topic.Webhooks, topic.Conversations, topic.Clock}, t.Name)
 	})
 	return kafkaclient.EnsureTopics(ctx, cl, plan, log)
 }

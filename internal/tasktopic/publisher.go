@@ -18,6 +18,7 @@ import (
 
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/telemetry"
+	"github.com/penstock/penstock/schema/conversation"
 	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -43,7 +44,7 @@ type Ack struct {
 
 // Params are the developer's choices.
 type Params struct {
-	ResultsPartitions int32         // as the cluster has them, of webhooks too; fixed for life
+	ResultsPartitions int32         // as the cluster has them, of webhooks and conversations too; fixed for life
 	Wait              time.Duration // the longest a synchronous produce waits; default DeliveryTimeout
 
 	// NowFunc is the machine's clock, for tests of one that is wrong; default
@@ -142,15 +143,15 @@ func (p *Publisher) terminal(t *terminal.Terminal, traceparent string) (*kgo.Rec
 	if err != nil {
 		return nil, err
 	}
-	return p.placed(record(out, topic.Results), t.TaskID)
+	return p.placed(record(out, topic.Results))
 }
 
-// placed puts a record where all of its kind and task are.
-func (p *Publisher) placed(rec *kgo.Record, id task.ID) (*kgo.Record, error) {
+// placed puts a record where all of its kind and key are.
+func (p *Publisher) placed(rec *kgo.Record) (*kgo.Record, error) {
 	if p.p.ResultsPartitions < 1 {
 		return nil, errors.New("publisher does not know the partition count of " + rec.Topic)
 	}
-	kafkaclient.PinPartition(rec, topic.ResultsPartition(id, p.p.ResultsPartitions))
+	kafkaclient.PinPartition(rec, topic.PartitionOf(rec.Key, p.p.ResultsPartitions))
 	return rec, nil
 }
 
@@ -179,7 +180,21 @@ func (p *Publisher) webhook(w *webhook.Record, traceparent string) (*kgo.Record,
 	if err != nil {
 		return nil, err
 	}
-	return p.placed(record(out, topic.Webhooks), w.TaskID)
+	return p.placed(record(out, topic.Webhooks))
+}
+
+// Conversation publishes what a session remembers, or the request of a stored
+// response.
+func (p *Publisher) Conversation(ctx context.Context, c *conversation.Record) (Ack, error) {
+	out, err := wire.EncodeConversation(c, telemetry.TraceParent(ctx))
+	if err != nil {
+		return Ack{}, err
+	}
+	rec, err := p.placed(record(out, topic.Conversations))
+	if err != nil {
+		return Ack{}, err
+	}
+	return p.produce(ctx, rec)
 }
 
 // DeadLetter publishes a record we gave up on, with its lineage.

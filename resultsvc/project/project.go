@@ -24,6 +24,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/projection"
 	"github.com/penstock/penstock/internal/taskstore"
@@ -55,6 +56,17 @@ func Results(store Store[taskstore.Applied]) Log[taskstore.Applied] {
 		Decode: func(r *kgo.Record) (taskstore.Applied, error) {
 			t, err := wire.DecodeTerminal(tasktopic.FromKgo(r))
 			return taskstore.Applied{Terminal: t, Offset: r.Offset}, err
+		},
+	}
+}
+
+// Conversations is the log of what is remembered.
+func Conversations(store Store[convstore.Applied]) Log[convstore.Applied] {
+	return Log[convstore.Applied]{
+		Topic: topic.Conversations, Group: topic.ConversationGroup, Store: store,
+		Decode: func(r *kgo.Record) (convstore.Applied, error) {
+			c, err := wire.DecodeConversation(tasktopic.FromKgo(r))
+			return convstore.Applied{Record: c, Offset: r.Offset}, err
 		},
 	}
 }
@@ -101,15 +113,14 @@ func New[R any](of Log[R], p Params, log *slog.Logger, reg prometheus.Registerer
 // partitions, which are applied side by side. A larger record still fits.
 const fetchPartition = 512 << 10
 
-// Opts are the options of the client that Run needs, besides those of a member
-// of the log's group that consumes its topic.
-func (p *Projector[R]) Opts() []kgo.Opt {
-	return []kgo.Opt{
+// opts are the options of a member of the log's group that consumes its topic.
+func (p *Projector[R]) opts() []kgo.Opt {
+	return append(kafkaclient.GroupOpts(p.of.Group, p.of.Topic),
 		kgo.FetchMaxPartitionBytes(fetchPartition),
 		kgo.AdjustFetchOffsetsFn(p.assigned),
 		kgo.OnPartitionsRevoked(p.lost),
 		kgo.OnPartitionsLost(p.lost),
-	}
+	)
 }
 
 // assigned decides where new partitions begin: where Redis stands. Redis may be
@@ -231,9 +242,14 @@ func (p *Projector[R]) rebuild(ctx context.Context, partition int32, b bounds) e
 // commitTimeout bounds the last commit.
 const commitTimeout = 2 * time.Second
 
-// Run projects until ctx is done, and then commits once more. The client must
-// have Opts.
-func (p *Projector[R]) Run(ctx context.Context, cl *kgo.Client) error {
+// Run projects until ctx is done, and then commits once more and leaves the
+// group. An error means that it did not begin.
+func (p *Projector[R]) Run(ctx context.Context, kafka kafkaclient.Config) error {
+	cl, err := kafkaclient.New(kafka, p.log, p.opts()...)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
 	p.client <- cl
 	defer func() { <-p.client }()
 	var committing sync.WaitGroup

@@ -80,15 +80,14 @@ func (b *bundle) client(role ...kgo.Opt) *kgo.Client {
 func (b *bundle) run() (stop func()) {
 	b.t.Helper()
 	p := project.New(project.Results(b.store), project.Params{Check: 20 * time.Millisecond}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	cl := b.client(append(kafkaclient.GroupOpts(topic.ProjectorGroup, topic.Results), p.Opts()...)...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := p.Run(ctx, cl); err != nil {
+		if err := p.Run(ctx, kafkaclient.Config{Brokers: b.cluster.ListenAddrs()}); err != nil {
 			b.t.Error(err)
 		}
 	})
-	stop = sync.OnceFunc(func() { cancel(); wg.Wait(); cl.Close() })
+	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	b.t.Cleanup(stop)
 	return stop
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/conversation"
 	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/fault"
@@ -132,6 +133,7 @@ func TestSchemasHaveTheWordsOfTheCode(t *testing.T) {
 		{"webhook.schema.json", "properties/status/enum", texts(ends...)},
 		{"webhook.schema.json", "properties/state/enum", texts(webhook.States()[1:]...)}, // who is settled is not pending
 		{"webhook.schema.json", "properties/attempt/properties/outcome/enum", texts(webhook.Outcomes()...)},
+		{"conversation.schema.json", "properties/step/enum", texts(conversation.Steps()...)},
 		{"submit.schema.json", "properties/webhook/properties/events/items/enum", texts(webhook.Types()...)},
 		{openapi, "components/schemas/WebhookEvent/properties/type/enum", texts(webhook.Types()...)},
 		{openapi, "components/schemas/WebhookDelivery/properties/type/enum", texts(webhook.Types()...)},
@@ -194,6 +196,9 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 		{"webhook.schema.json", "properties", reflect.TypeFor[webhook.Record]()},
 		{"webhook.schema.json", "properties/webhook/properties", reflect.TypeFor[task.Webhook]()},
 		{"webhook.schema.json", "properties/attempt/properties", reflect.TypeFor[webhook.Attempt]()},
+		{"conversation.schema.json", "properties", reflect.TypeFor[conversation.Record]()},
+		{"conversation.schema.json", "properties/settings/properties", reflect.TypeFor[conversation.Settings]()},
+		{"conversation.schema.json", "properties/content_ref/properties", reflect.TypeFor[task.Ref]()},
 		{"openapi.json", "components/schemas/Task/properties", reflect.TypeFor[api.Task]()},
 		{"openapi.json", "components/schemas/WebhookLog/properties", reflect.TypeFor[webhook.Log]()},
 		{"openapi.json", "components/schemas/WebhookDelivery/properties", reflect.TypeFor[webhook.Delivery]()},
@@ -404,7 +409,7 @@ func TestAsyncAPINamesTheHeaders(t *testing.T) {
 	seen := map[string]bool{}
 	for _, g := range frozen(t) {
 		kind, _, _ := strings.Cut(g.name, "-")
-		message := map[string]string{"task": "task", "terminal": "terminal", "reopened": "terminal", "deadletter": "deadLetter", "control": "control", "webhook": "webhook"}[kind]
+		message := map[string]string{"task": "task", "terminal": "terminal", "reopened": "terminal", "deadletter": "deadLetter", "control": "control", "webhook": "webhook", "conversation": "conversation"}[kind]
 		known, _ := at(messages, message+"/headers/properties").(map[string]any)
 		original, _ := at(messages, "task/headers/properties").(map[string]any)
 		for _, h := range g.headers {

@@ -22,6 +22,8 @@ const (
 	Clock       = "penstock.clock"        // empty records, written to learn the brokers' time
 	Webhooks    = "penstock.webhooks"     // who wants to hear how a task ends, and what became of it
 
+	Conversations = "penstock.conversations" // what sessions remember; requests of stored responses
+
 	tasksPrefix = "penstock.tasks."
 	retryPrefix = "penstock.retry."
 )
@@ -84,6 +86,8 @@ const (
 	ProjectorGroup = "penstock.projector"
 	RetryGroup     = "penstock.retry"
 	WebhookGroup   = "penstock.webhooks"
+
+	ConversationGroup = "penstock.conversations"
 )
 
 // Consumed returns, by consumer group, the topics that hold the tasks of pools
@@ -107,7 +111,7 @@ type Params struct {
 	Partitions  int32         // of every topic but control and clock; default 12
 	Replication int16         // default 3
 	MinISR      int16         // default 2 at replication 3 or more, else 1
-	Retention   time.Duration // of tasks, retry and results; default 72 h. Webhooks are kept 5 days longer
+	Retention   time.Duration // of tasks, retry, results and conversations; default 72 h. Webhooks are kept 5 days longer
 	DeadLetter  time.Duration // retention of dead letters and control; default 30 days
 	MaxBytes    int           // largest record batch; default 9 MiB
 }
@@ -182,6 +186,7 @@ func Plan(p Params) ([]Topic, error) {
 	}
 	add(Results, p.Partitions, p.Retention, nil)
 	add(Webhooks, p.Partitions, p.Retention+webhookLife, nil)
+	add(Conversations, p.Partitions, p.Retention, nil)
 	add(DeadLetters, p.Partitions, p.DeadLetter, nil)
 	add(Control, 1, p.DeadLetter, nil)
 	add(Clock, 1, clockRetention, map[string]string{"message.timestamp.type": "LogAppendTime"})
@@ -229,8 +234,13 @@ func (p Params) withDefaults() Params {
 // its webhook, which has as many. It is what Kafka's own default partitioner
 // (murmur2 over the key) gives, computed here so that producer, worker and
 // readers agree whatever client they use.
-func ResultsPartition(id task.ID, partitions int32) int32 {
-	return int32((murmur2([]byte(id)) & 0x7fffffff) % uint32(partitions))
+func ResultsPartition(id task.ID, partitions int32) int32 { return PartitionOf([]byte(id), partitions) }
+
+// PartitionOf is the partition that holds every record of a key, of a topic
+// whose records we place: `penstock.results`, `penstock.webhooks` and
+// `penstock.conversations`. See ResultsPartition.
+func PartitionOf(key []byte, partitions int32) int32 {
+	return int32((murmur2(key) & 0x7fffffff) % uint32(partitions))
 }
 
 // murmur2 is Kafka's variant: seed 0x9747b28c, as in

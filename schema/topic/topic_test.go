@@ -150,7 +150,7 @@ func TestThePlanNamesEveryTopicOnce(t *testing.T) {
 		"penstock.tasks.chat.interactive": 24, "penstock.tasks.chat.standard": 24, "penstock.tasks.chat.bulk": 24,
 		"penstock.tasks.embed.interactive": 24, "penstock.tasks.embed.standard": 24, "penstock.tasks.embed.bulk": 24,
 		"penstock.retry.5s": 24, "penstock.retry.30s": 24, "penstock.retry.2m": 24, "penstock.retry.10m": 24,
-		"penstock.results": 24, "penstock.webhooks": 24, "penstock.dead-letters": 24, "penstock.control": 1, "penstock.clock": 1,
+		"penstock.results": 24, "penstock.webhooks": 24, "penstock.conversations": 24, "penstock.dead-letters": 24, "penstock.control": 1, "penstock.clock": 1,
 	}
 	if diff := cmp.Diff(want, names(plan)); diff != "" || len(plan) != len(want) {
 		t.Errorf("%d topics (-want +got):\n%s", len(plan), diff)

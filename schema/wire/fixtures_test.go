@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock/penstock/schema/conversation"
 	"github.com/penstock/penstock/schema/deadletter"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/fault"
@@ -172,6 +173,30 @@ func hooks(t *testing.T) map[string]*webhook.Record {
 	return map[string]*webhook.Record{
 		"webhook-registered": registered, "webhook-ended": end, "webhook-reopened": open,
 		"webhook-attempted": tried, "webhook-settled": settled,
+	}
+}
+
+// conversations are the records of sessions and of stored responses, by the
+// names of their files.
+func conversations() map[string]*conversation.Record {
+	record := func(s conversation.Step, at time.Duration) *conversation.Record {
+		return &conversation.Record{
+			SchemaVersion: task.SchemaVersion, Step: s, Tenant: "acme", SessionID: "Müller/7",
+			At: accepted.Add(at), Until: accepted.Add(at + 24*time.Hour),
+		}
+	}
+	opened, turned, large := record(conversation.Opened, 0), record(conversation.Turned, time.Second), record(conversation.Turned, time.Minute)
+	stored, deleted, gone := record(conversation.Stored, time.Minute), record(conversation.Deleted, time.Hour), record(conversation.Deleted, time.Hour)
+	opened.Settings = &conversation.Settings{Instructions: "Be kind & brief.", MaxTokens: 2048, TTLSeconds: 3600, Labels: map[string]string{"desk": "3"}}
+	turned.TaskID, turned.Lane = id, "penstock.tasks.default.interactive"
+	turned.Content = json.RawMessage(`[{"role":"user","content":"Grüße, 世界 & <co>"}]`)
+	large.TaskID, large.Lane, large.ContentRef = id, "penstock.tasks.default.interactive", blobOf("2026-03-14", 5<<20)
+	stored.SessionID, stored.TaskID, stored.Content = "", id, json.RawMessage(`{"input":"Hallo"}`)
+	gone.SessionID, gone.TaskID = "", id
+	deleted.Until, gone.Until = time.Time{}, time.Time{}
+	return map[string]*conversation.Record{
+		"conversation-opened": opened, "conversation-turned": turned, "conversation-turned-claimcheck": large,
+		"conversation-stored": stored, "conversation-deleted": deleted, "conversation-stored-deleted": gone,
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/penstock/penstock/schema/conversation"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -305,12 +307,37 @@ func TestWebhookRecordsAreAsPublished(t *testing.T) {
 	}
 }
 
+func TestConversationRecordsAreAsPublished(t *testing.T) {
+	covered := map[conversation.Step]bool{}
+	for name, c := range conversations() {
+		covered[c.Step] = true
+		t.Run(name, func(t *testing.T) {
+			r, err := wire.EncodeConversation(c, traceparent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := wire.DecodeConversation(compareGolden(t, name, r))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c, got); diff != "" {
+				t.Errorf("record (-want +got):\n%s", diff)
+			}
+		})
+	}
+	for _, s := range conversation.Steps() {
+		if !covered[s] {
+			t.Errorf("no golden file shows a conversation that is %s", s)
+		}
+	}
+}
+
 func TestNoGoldenFileIsForgotten(t *testing.T) {
 	files, err := filepath.Glob("testdata/v1/*.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	const written = 22 // by the tests above
+	const written = 28 // by the tests above
 	if len(files) != written {
 		t.Errorf("%d golden files, and the tests above compare %d", len(files), written)
 	}

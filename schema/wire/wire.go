@@ -40,6 +40,8 @@ const (
 	TypeTerminal = "io.penstock.terminal.v1"
 	TypeControl  = "io.penstock.control.v1"
 	TypeWebhook  = "io.penstock.webhook.v1"
+
+	TypeConversation = "io.penstock.conversation.v1"
 )
 
 // Header names. Extension attributes of CloudEvents are lower-case letters and

@@ -23,7 +23,6 @@ import (
 	"github.com/penstock/penstock/resultsvc/project"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
-	"github.com/penstock/penstock/schema/topic"
 )
 
 // Rebuild measures how fast a Redis that lost everything is filled again from
@@ -175,15 +174,13 @@ func (r rebuildRun) rebuild(ctx context.Context) (time.Duration, int, error) {
 	if err := r.rdb.FlushDBAsync(ctx).Err(); err != nil {
 		return 0, 0, fmt.Errorf("empty redis: %w", err)
 	}
-	p := project.New(project.Results(r.store), project.Params{}, r.log, prometheus.NewRegistry())
-	cl, err := kafkaclient.New(r.kafka(), r.log, append(kafkaclient.GroupOpts(rebuildGroup, topic.Results), p.Opts()...)...)
-	if err != nil {
-		return 0, 0, err
-	}
+	of := project.Results(r.store)
+	of.Group = rebuildGroup
+	p := project.New(of, project.Params{}, r.log, prometheus.NewRegistry())
 	running, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = p.Run(running, cl) }) // ends with its context only
-	defer func() { stop(); wg.Wait(); cl.Close() }()
+	wg.Go(func() { _ = p.Run(running, r.kafka()) }) // ends with its context only
+	defer func() { stop(); wg.Wait() }()
 	if _, err := r.caughtUp(ctx); err != nil {
 		return 0, 0, err
 	}
