@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/penstock/penstock/cmd/system"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
 )
@@ -127,7 +128,7 @@ func TestBadInput(t *testing.T) {
 		if !producer.Alive() {
 			t.Fatal("the producer died; see", producer.Log)
 		}
-		rss, err := residentBytes(producer.PID())
+		rss, err := system.Resident(producer.PID())
 		if err != nil {
 			t.Fatal(err)
 		}

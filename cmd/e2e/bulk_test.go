@@ -55,7 +55,7 @@ func TestABatchSurvivesItsOwner(t *testing.T) {
 	if inFlight(ctx, t, s, heir) > 0 {
 		owner, heir = heir, owner
 	}
-	before, err := residentBytes(owner.PID())
+	before, err := system.Resident(owner.PID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestABatchSurvivesItsOwner(t *testing.T) {
 	most := int64(0)
 	var ended api.Bulk
 	eventually(t, 5*time.Minute, "the batch has ended", func() bool {
-		now, err := residentBytes(heir.PID())
+		now, err := system.Resident(heir.PID())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,8 +10,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -149,14 +147,4 @@ func eventually(t *testing.T, within time.Duration, what string, holds func() bo
 			t.Fatal(t.Context().Err())
 		}
 	}
-}
-
-// residentBytes is the memory of a process, from /proc.
-func residentBytes(pid int) (int64, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
-	if err != nil {
-		return 0, err
-	}
-	pages, err := strconv.ParseInt(strings.Fields(string(raw))[1], 10, 64)
-	return pages * int64(os.Getpagesize()), err
 }

@@ -59,7 +59,7 @@ func TestF14(t *testing.T) {
 	most := int64(0)
 	until(t, 2*time.Minute, "all is submitted", func() bool {
 		for _, p := range r.Workers {
-			rss, err := ledger.Resident(p.PID())
+			rss, err := system.Resident(p.PID())
 			must(t, err)
 			most = max(most, rss)
 		}

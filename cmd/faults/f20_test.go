@@ -18,7 +18,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/penstock/penstock/cmd/faults/ledger"
 	"github.com/penstock/penstock/cmd/faults/report"
 	"github.com/penstock/penstock/cmd/system"
 	"github.com/penstock/penstock/internal/eventlog"
@@ -56,7 +55,7 @@ func TestF20(t *testing.T) {
 	until(t, time.Minute, "every reader to have an event", func() bool { s.write(t, 256); return s.behind(0) == 0 })
 
 	calm := s.perform(t, f20Phase)
-	memory, err := ledger.Resident(results.PID())
+	memory, err := system.Resident(results.PID())
 	must(t, err)
 	close(s.stall)
 	stopped := time.Now()
@@ -65,7 +64,7 @@ func TestF20(t *testing.T) {
 	peak := memory
 	readers.Go(func() {
 		for ctx.Err() == nil {
-			if now, err := ledger.Resident(results.PID()); err == nil {
+			if now, err := system.Resident(results.PID()); err == nil {
 				peak = max(peak, now)
 			}
 			if r.scrape(t, results, "penstock_resultsvc_streams_total", "cut") >= f20Stalled {

@@ -26,7 +26,7 @@ type Params struct {
 	// from StartKafka and StartRedis.
 	Links *Links
 
-	Producers, Workers, Results int // how many of each; default 1
+	Producers, Workers, Results int // how many of each; default 1; -1 workers are none
 
 	// Catalog is the YAML that producers and workers read. Empty: the models
 	// sim-chat and sim-embed on simulators of the system's own.
@@ -71,7 +71,10 @@ func Build(ctx context.Context, dir string, flags ...string) error {
 // Start creates the topics, starts every process and waits until each is
 // ready. On error nothing is left running.
 func Start(ctx context.Context, p Params) (_ *System, err error) {
-	p.Producers, p.Workers, p.Results = max(1, p.Producers), max(1, p.Workers), max(1, p.Results)
+	p.Producers, p.Results = max(1, p.Producers), max(1, p.Results)
+	if p.Workers == 0 {
+		p.Workers = 1
+	}
 	s := &System{p: p, admins: map[*Process]string{}}
 	defer func() {
 		if err != nil {
@@ -84,9 +87,11 @@ func Start(ctx context.Context, p Params) (_ *System, err error) {
 	if err := s.startAll(ctx); err != nil {
 		return nil, err
 	}
-	s.cl, err = client.New(client.Config{
-		API: s.Producers[0].URL, Results: s.Results[0].URL, Admin: s.Admin(s.Workers[0]),
-	})
+	faces := client.Config{API: s.Producers[0].URL, Results: s.Results[0].URL}
+	if len(s.Workers) > 0 {
+		faces.Admin = s.Admin(s.Workers[0])
+	}
+	s.cl, err = client.New(faces)
 	return s, err
 }
 

@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/penstock/penstock/cmd/penstock/client"
+	"github.com/penstock/penstock/cmd/system"
 )
 
 // Part is one process that is watched for leaks.
@@ -40,7 +39,7 @@ func Measure(ctx context.Context, p Part) (Usage, error) {
 	if err != nil {
 		return Usage{}, fmt.Errorf("measure %s: %w", p.Name, err)
 	}
-	rss, err := Resident(p.PID)
+	rss, err := system.Resident(p.PID)
 	if err != nil {
 		return Usage{}, fmt.Errorf("measure %s: %w", p.Name, err)
 	}
@@ -89,20 +88,6 @@ func idleConnections(profile string) int {
 		}
 	}
 	return sum
-}
-
-// Resident returns the memory of a process in bytes, from /proc.
-func Resident(pid int) (int64, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(raw))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("statm of %d has %d fields", pid, len(fields))
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	return pages * int64(os.Getpagesize()), err
 }
 
 // Settle is how long a drained system may take to be as it was before.

@@ -25,7 +25,7 @@ func Command(connect func() (*client.Client, error), workplace func(verb string)
 	c := &cobra.Command{
 		Use: "bench", Short: "Measure a running system, as ratios to the least that could do the job", GroupID: "operate",
 	}
-	c.AddCommand(acceptCommand(connect), endToEndCommand(connect), goodputCommand(connect), rebuildCommand(), bareCommand(),
+	c.AddCommand(acceptCommand(connect), endToEndCommand(connect), goodputCommand(connect), rebuildCommand(), bareCommand(), bareEventsCommand(),
 		streamsCommand(workplace), allCommand(workplace))
 	return c
 }
@@ -179,6 +179,24 @@ func bareCommand() *cobra.Command {
 	return c
 }
 
+func bareEventsCommand() *cobra.Command {
+	var listen string
+	c := &cobra.Command{
+		Use: "bare-sse", Short: "Serve the yardstick of streams: Server-Sent Events on net/http alone", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ln, err := net.Listen("tcp", listen)
+			if err != nil {
+				return fmt.Errorf("listen: %w", err)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "http://%s\n", ln.Addr())
+			events := bare.Events{Plan: func(rate float64, length time.Duration) []time.Duration { return Poisson(rate, length, 1) }}
+			return events.Serve(c.Context(), ln)
+		},
+	}
+	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address")
+	return c
+}
+
 // parseParts reads name=pid pairs; the benchmark itself is the client.
 func parseParts(pids []string) ([]Part, error) {
 	parts := []Part{{"client", os.Getpid()}}
@@ -195,9 +213,13 @@ func parseParts(pids []string) ([]Part, error) {
 
 // startBare runs this very binary as the yardstick, in a process of its own.
 func startBare(ctx context.Context, kafka []string) (*bareChild, error) {
+	return startSelf(ctx, "bench", "bare", "--kafka", strings.Join(kafka, ","))
+}
+
+func startSelf(ctx context.Context, args ...string) (*bareChild, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own binary: %w", err)
 	}
-	return startChild(ctx, self, "bench", "bare", "--kafka", strings.Join(kafka, ","))
+	return startChild(ctx, self, args...)
 }

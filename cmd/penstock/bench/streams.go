@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,24 +11,89 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/penstock/penstock/cmd/system"
+	"github.com/penstock/penstock/internal/lifecycle"
 )
 
-// Streams measures what callers see of streams, each part on services started
-// for it.
+// Streams measures what callers see of streams, and what it costs to hold them,
+// each part on services started for it.
 type Streams struct {
 	Params system.Params
 	Turn   time.Duration // unit of length
+	Crowd  int           // streams that are held at once
+	Only   string        // partAnswers or partCrowd; empty: both
 	Notes  io.Writer
 }
+
+// Parts of Streams.
+const (
+	partAnswers = "answers"
+	partCrowd   = "crowd"
+)
 
 // StreamsReport is what came out.
 type StreamsReport struct {
 	Answers AnswersReport
+	Crowds  []CrowdPair // by protocol
+	Crowd   Crowd
 }
 
 // Run measures.
 func (s Streams) Run(ctx context.Context) (out StreamsReport, err error) {
-	out.Answers, err = s.answers(ctx)
+	if err := enoughFiles(s.Crowd); err != nil {
+		return out, err
+	}
+	if s.Only != partCrowd {
+		if out.Answers, err = s.answers(ctx); err != nil {
+			return out, err
+		}
+	}
+	if s.Only != partAnswers {
+		err = s.crowds(ctx, &out)
+	}
+	return out, err
+}
+
+// crowds measures over both protocols. What the streams wait for stays in the
+// backlog.
+func (s Streams) crowds(ctx context.Context, out *StreamsReport) error {
+	out.Crowd = Crowd{Streams: s.Crowd, Rate: crowdRate, Settle: s.Turn, Length: 4 * s.Turn}
+	for _, protocol := range []string{overHTTP1, overH2C} {
+		fmt.Fprintf(s.Notes, "streams: %d over %s, of a bare server and of the results service …\n", s.Crowd, protocol)
+		pair, err := s.crowd(ctx, out.Crowd, protocol)
+		if err != nil {
+			return fmt.Errorf("%d streams over %s: %w", s.Crowd, protocol, err)
+		}
+		out.Crowds = append(out.Crowds, pair)
+	}
+	return nil
+}
+
+// crowdStreams is how many streams are held unless it is said otherwise.
+const crowdStreams = 10_000
+
+// crowdRate is how many events a second reach a crowd.
+const crowdRate = 500
+
+func (s Streams) crowd(ctx context.Context, c Crowd, protocol string) (out CrowdPair, err error) {
+	child, err := startSelf(ctx, "bench", "bare-sse")
+	if err != nil {
+		return out, err
+	}
+	out.Bare, err = c.side(ctx, bareVenue{child}, protocol)
+	child.stop()
+	if err != nil {
+		return out, fmt.Errorf("bare server: %w", err)
+	}
+	p := s.Params
+	p.Workers = -1
+	err = with(ctx, p, func(sys *system.System) error {
+		v, err := newVenue(ctx, sys, p.Redis, c.Streams)
+		if err != nil {
+			return err
+		}
+		out.Ours, err = c.side(ctx, v, protocol)
+		return errors.Join(err, v.close())
+	})
 	return out, err
 }
 
@@ -95,13 +161,55 @@ const ageTarget = 40*time.Millisecond + 5*time.Millisecond
 // table prints what was measured, first what has a target.
 func (r StreamsReport) table(w io.Writer) error {
 	t := newTable(w)
-	row(t, "MEASURE", "PENSTOCK", "TARGET", "")
-	row(t, "age of a token when it is delivered, p99", short(r.Answers.Age()), short(ageTarget), verdict(r.Answers.Age() <= ageTarget))
+	row(t, "MEASURE", "PENSTOCK", "BARE SERVER", "RATIO", "TARGET", "")
+	if age := r.Answers.Age(); age > 0 {
+		row(t, "age of a token when it is delivered, p99", short(age), "-", "-", short(ageTarget), verdict(age <= ageTarget))
+	}
+	line := func(name, protocol, ours, theirs string, ratio, target float64) {
+		row(t, name+", "+protocol, ours, theirs, fmt.Sprintf("%.2f", ratio), fmt.Sprintf("%.2f", target), verdict(ratio <= target))
+	}
+	for _, p := range r.Crowds {
+		line("memory of an idle stream", p.Ours.Protocol, p.Ours.kib(), p.Bare.kib(), p.Memory(), memoryTarget)
+		line("delivery of an event, p99", p.Ours.Protocol, short(p.Ours.Delivery.Quantile(99)), short(p.Bare.Delivery.Quantile(99)), p.Delay(), delayTarget)
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nanswers, in turns; a token every %s:\n", tokenTime)
-	return r.Answers.table(w)
+	if len(r.Answers.Streamed) > 0 {
+		fmt.Fprintf(w, "\nanswers, in turns; a token every %s:\n", tokenTime)
+		if err := r.Answers.table(w); err != nil {
+			return err
+		}
+	}
+	if len(r.Crowds) == 0 {
+		return nil
+	}
+	fmt.Fprintf(w, "\n%d streams of which nothing comes, then %.0f events a second:\n", r.Crowd.Streams, r.Crowd.Rate)
+	return r.crowdTable(w)
+}
+
+// Targets of what it costs to hold streams, as ratios to the bare server.
+const (
+	memoryTarget = 1.3
+	delayTarget  = 1.5
+)
+
+func (s CrowdSide) kib() string { return fmt.Sprintf("%.1f KiB", s.PerHead/1024) }
+
+func (r StreamsReport) crowdTable(w io.Writer) error {
+	t := newTable(w)
+	row(t, "PROTOCOL", "SERVER", "MEMORY/STREAM", "EVENTS", "P50", "P90", "P99", "P99.9", "CPU µs/EVENT")
+	for _, p := range r.Crowds {
+		p.Bare.row(t, "bare")
+		p.Ours.row(t, "results service")
+	}
+	return t.Flush()
+}
+
+func (s CrowdSide) row(w io.Writer, name string) {
+	d := s.Delivery
+	row(w, s.Protocol, name, s.kib(), d.Calls, short(d.Quantile(50)), short(d.Quantile(90)), short(d.Quantile(99)), short(d.Quantile(99.9)),
+		(s.CPU / time.Duration(max(1, d.Calls))).Microseconds())
 }
 
 func verdict(reached bool) string {
@@ -114,9 +222,12 @@ func verdict(reached bool) string {
 func streamsCommand(workplace func(verb string) (bin, dir string, err error)) *cobra.Command {
 	var s Streams
 	c := &cobra.Command{
-		Use: "streams", Short: "What callers see of streams: first token and age of tokens, beside the engine itself", Args: cobra.NoArgs,
+		Use: "streams", Short: "First token and age of tokens beside the engine itself, and thousands of streams beside a bare server", Args: cobra.NoArgs,
 		Long: "Starts the services as processes of their own, against a Kafka and a Redis that nobody else uses.",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if s.Only != "" && s.Only != partAnswers && s.Only != partCrowd {
+				return &lifecycle.UsageError{Err: fmt.Errorf("--only %q: want %s or %s", s.Only, partAnswers, partCrowd)}
+			}
 			if s.Params.Bin, s.Params.Dir, err = workplace("bench"); err != nil {
 				return err
 			}
@@ -131,6 +242,8 @@ func streamsCommand(workplace func(verb string) (bin, dir string, err error)) *c
 	f := c.Flags()
 	f.StringSliceVar(&s.Params.Kafka, "kafka", []string{"127.0.0.1:9092"}, "bootstrap addresses, host:port")
 	f.StringVar(&s.Params.Redis, "redis", "redis://127.0.0.1:6379/0", "URL of Redis")
-	f.DurationVar(&s.Turn, "turn", 5*time.Second, "unit of length: one makes a turn of streams, half of one a turn of plain calls")
+	f.DurationVar(&s.Turn, "turn", 5*time.Second, "unit of length: one makes a turn of streams, half of one a turn of plain calls, four the events to a crowd")
+	f.StringVar(&s.Only, "only", "", partAnswers+" or "+partCrowd+"; empty: both")
+	f.IntVar(&s.Crowd, "streams", crowdStreams, "streams that are held at once; ulimit -n must be some more")
 	return c
 }

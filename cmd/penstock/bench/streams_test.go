@@ -133,7 +133,7 @@ func TestAnswersTable(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"age of a token":          "age of a token when it is delivered, p99 44ms 45ms reached",
+		"age of a token":          "age of a token when it is delivered, p99 44ms - - 45ms reached",
 		"1  " + sideOpenAI:        "1 queue, OpenAI API 1 26ms 26ms 6ms 6ms 41ms 41ms 41ms",
 		"1  " + sideNative:        "1 queue, native SSE 1 34ms 34ms 14ms 14ms 44ms 44ms 44ms",
 		"1 caller  " + sideOpenAI: "1 caller queue, OpenAI API 1 8ms 8ms 7ms 7ms",

@@ -1,13 +1,14 @@
-// Package bare is the yardstick of the benchmark: an Echo handler that reads
-// the body, produces the bytes that the real ingress would, waits for acks=all
-// and answers 202. It checks nothing, so no correct ingress can be faster with
-// the same broker and client.
+// Package bare has the yardsticks of the benchmark, which check nothing.
+//
+// Handler is an Echo handler that reads the body, produces the bytes that the
+// real ingress would, waits for acks=all and answers 202: no correct ingress can
+// be faster with the same broker and client. Events is a server of event streams
+// that does no more than hold them.
 package bare
 
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -143,11 +144,5 @@ func (h *Handler) Serve(ctx context.Context, ln net.Listener) error {
 	e.HideBanner, e.HidePort = true, true
 	e.POST("/v1/inference", h.accept)
 	e.GET("/readyz", func(c echo.Context) error { return c.NoContent(http.StatusOK) })
-	srv := &http.Server{Handler: e, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve: %w", err)
-	}
-	return nil
+	return serve(ctx, ln, &http.Server{Handler: e, ReadHeaderTimeout: 5 * time.Second})
 }
