@@ -21,6 +21,7 @@ import (
 	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/claimcheck"
+	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/kafkaclient"
@@ -38,6 +39,7 @@ import (
 	"github.com/penstock/penstock/producer/httpapi"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/rules"
+	"github.com/penstock/penstock/producer/session"
 	"github.com/penstock/penstock/producer/sweep"
 	"github.com/penstock/penstock/producer/ws"
 	"github.com/penstock/penstock/schema/spec"
@@ -109,11 +111,11 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	store, repeats, err := s.openStore(cfg, &d)
+	redis, err := s.openStore(cfg, &d)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.openSweeper(cfg, d, k.pub, store); err != nil {
+	if err := s.openSweeper(cfg, d, k.pub, redis.memory.Store); err != nil {
 		return nil, err
 	}
 	claims, blobs, err := claimcheck.Open(ctx, cfg.Blob, claimcheck.Deps{
@@ -122,7 +124,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.wire(cfg, d, parts{minter, tickets, router, k.pub, k.watch, memory{store}, claims, blobs, repeats})
+	return s, s.wire(cfg, d, parts{minter, tickets, router, k.pub, k.watch, redis, claims, blobs})
 }
 
 // fill replaces what the caller left to the configuration.
@@ -207,20 +209,28 @@ func (noBacklog) Over() bool { return false }
 
 // openStore connects to Redis when first needed, and follows the results unless
 // the process already does.
-func (s *Service) openStore(cfg Config, d *Deps) (*taskstore.Store, *repeat.Memory, error) {
+func (s *Service) openStore(cfg Config, d *Deps) (stores, error) {
 	rdb, err := redisclient.New(cfg.Redis)
 	if err != nil {
-		return nil, nil, err
+		return stores{}, err
 	}
 	s.stack.PushClose("redis", rdb.Close)
 	store := taskstore.New(rdb, taskstore.Params{Partitions: cfg.Partitions, TTL: cfg.ResultTTL, MaxAge: cfg.MaxTaskAge})
+	out := stores{memory{store}, convstore.New(rdb, convstore.Params{Partitions: cfg.Partitions}), repeat.New(rdb)}
 	if d.Follower != nil {
-		return store, repeat.New(rdb), nil
+		return out, nil
 	}
 	log := eventlog.New(rdb, eventlog.Params{Partitions: cfg.Partitions, TTL: cfg.ResultTTL})
 	f := follow.New(store, log, follow.Params{Service: "producer", Log: d.Log, Registry: d.Registry})
 	d.Follower = f
-	return store, repeat.New(rdb), s.follow(cfg, *d, f)
+	return out, s.follow(cfg, *d, f)
+}
+
+// stores are what the ingress reads in Redis.
+type stores struct {
+	memory        memory
+	conversations *convstore.Store
+	repeats       *repeat.Memory
 }
 
 // follow has Run watch the results: over Redis, and at the log's end for the
@@ -266,10 +276,9 @@ type parts struct {
 	router  *rules.Set
 	pub     *tasktopic.Publisher
 	watch   ingest.Backlog
-	memory  memory
-	claims  *claimcheck.Desk
-	blobs   *blob.Store // nil without one
-	repeats *repeat.Memory
+	stores
+	claims *claimcheck.Desk
+	blobs  *blob.Store // nil without one
 }
 
 func (s *Service) wire(cfg Config, d Deps, p parts) error {
@@ -300,7 +309,8 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	}
 	s.API, err = httpapi.New(httpapi.Deps{
 		Bulk: jobs, MaxFile: int64(cfg.Bulk.MaxFile),
-		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
+		Sessions: session.New(session.Params{Publisher: p.pub, Store: p.conversations, Results: p.memory}),
+		Intake:   intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Secrets: keys, Drain: draining,
 		WatchFunc: watcher(d.Follower), Repeats: p.repeats, Seats: seats.New(seats.Params{All: maxStreams, PerTenant: maxTenantStreams}),
 		Registry: d.Registry, Log: d.Log,

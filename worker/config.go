@@ -14,6 +14,8 @@ import (
 	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/internal/telemetry"
+	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/worker/recall"
 	"github.com/penstock/penstock/worker/retry"
 )
 
@@ -45,6 +47,8 @@ type Config struct {
 	Idle           time.Duration `koanf:"idle_timeout" usage:"longest silence of a stream between two tokens"`
 	TokenEvery     time.Duration `koanf:"token_interval" usage:"how long tokens are gathered before they are written, 0 to 500ms"`
 
+	SessionTokens int `koanf:"session_max_tokens" usage:"tokens that the messages of a task may have with those of its session, where that says nothing"`
+
 	RetryBase time.Duration `koanf:"retry_base" usage:"longest wait after a task's first failed attempt; it doubles with each"`
 	RetryCap  time.Duration `koanf:"retry_cap" usage:"longest wait between two attempts"`
 
@@ -72,6 +76,8 @@ func DefaultConfig() Config {
 		AttemptTimeout: 2 * time.Minute,
 		Idle:           30 * time.Second,
 		TokenEvery:     40 * time.Millisecond,
+
+		SessionTokens: recall.DefaultMaxTokens,
 
 		RetryBase: retry.Default().Base,
 		RetryCap:  retry.Default().Cap,
@@ -124,6 +130,7 @@ func (c *Config) Validate() error {
 	fault(c.FirstToken < 0, "first_token_timeout: must not be negative")
 	fault(c.Idle <= 0, "idle_timeout: must be above 0")
 	fault(c.TokenEvery < 0 || c.TokenEvery > 500*time.Millisecond, "token_interval: must be 0 to 500ms")
+	fault(c.SessionTokens < 1 || c.SessionTokens > api.MaxSessionTokens, "session_max_tokens: must be 1 to %d", api.MaxSessionTokens)
 	fault(c.RetryBase <= 0 || c.RetryCap < c.RetryBase, "retry_base, retry_cap: must be above 0, and the cap not below the base")
 	fault(c.InFlightRecords < 1, "in_flight_records: must be at least 1")
 	fault(c.InFlightBytes < 1<<20, "in_flight_bytes: must be at least 1MiB")

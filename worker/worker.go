@@ -23,6 +23,7 @@ import (
 	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/catalog"
 	"github.com/penstock/penstock/internal/claimcheck"
+	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/kafkaclient"
 	"github.com/penstock/penstock/internal/lifecycle"
@@ -33,6 +34,7 @@ import (
 	"github.com/penstock/penstock/worker/attempt"
 	"github.com/penstock/penstock/worker/backend"
 	"github.com/penstock/penstock/worker/mover"
+	"github.com/penstock/penstock/worker/recall"
 	"github.com/penstock/penstock/worker/redrive"
 )
 
@@ -150,8 +152,12 @@ func (w *Worker) openStore(d Deps, pub *tasktopic.Publisher) error {
 	}
 	w.stack.PushClose("redis", rdb.Close)
 	w.store = taskstore.New(rdb, taskstore.Params{Partitions: w.cfg.Partitions, TTL: w.cfg.ResultTTL, MaxAge: w.cfg.MaxTaskAge})
+	memory := recall.New(recall.Params{
+		Sessions: convstore.New(rdb, convstore.Params{Partitions: w.cfg.Partitions}), Results: w.store, Publisher: pub, Claims: w.claims,
+		Log: d.Log, Metrics: d.Registry, MaxTokens: w.cfg.SessionTokens,
+	})
 	w.runner = attempt.NewRunner(attempt.Params{
-		Store: w.store, Claims: w.claims, Log: eventlog.New(rdb, eventlog.Params{Partitions: w.cfg.Partitions, TTL: w.cfg.ResultTTL}),
+		Store: w.store, Claims: w.claims, Memory: memory, Log: eventlog.New(rdb, eventlog.Params{Partitions: w.cfg.Partitions, TTL: w.cfg.ResultTTL}),
 		Logger: d.Log, Metrics: d.Registry, Worker: w.cfg.Name, NowFunc: pub.BrokerNow,
 		Timeout: w.cfg.AttemptTimeout, Idle: w.cfg.Idle, FirstToken: w.cfg.FirstToken, TokenEvery: w.tokenEvery(),
 	})

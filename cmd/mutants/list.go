@@ -3,7 +3,7 @@ package main
 // mutants is every promise that could be lost in silence, each with the tests
 // that hold it.
 func mutants() []mutant {
-	return concat(consuming(), settling(), folding(), streaming(), identity(), redriving(), backends(), blobs(), openAI(), bulkJobs(), calling(), simulated())
+	return concat(consuming(), settling(), remembering(), folding(), streaming(), identity(), redriving(), backends(), blobs(), openAI(), bulkJobs(), calling(), simulated())
 }
 
 func concat(lists ...[]mutant) []mutant {
@@ -50,6 +50,41 @@ func consuming() []mutant {
 			name: "hop-stands-still", rule: "20: every republication raises the hop, and with it the fence",
 			file: "worker/mover/mover.go", old: "p.Hop++", new: "",
 			tests: []string{"./worker/mover"},
+		},
+	}
+}
+
+func remembering() []mutant {
+	return []mutant{
+		{
+			name: "reads-before-its-own-turn", rule: "a session's memory is read once the task sees its own turn",
+			file: "worker/recall/wait.go", old: "if err != nil || !there {\n\t\treturn nil, -1, err\n\t}", new: "if err != nil {\n\t\treturn nil, -1, err\n\t}",
+			tests: []string{"./worker/recall"},
+		},
+		{
+			name: "waits-for-no-answer", rule: "a turn of the lane is remembered although its end is not projected yet",
+			file: "worker/recall/wait.go", old: "return t.Lane == now.lane && !r.handedOn(now)", new: "return t.Lane == now.lane && r.handedOn(now)",
+			tests: []string{"./worker/recall"},
+		},
+		{
+			name: "forgets-while-rebuilding", rule: "what a lost Redis does not say yet is not taken for unended",
+			file: "worker/recall/wait.go", old: "case !s.At.CaughtUp():\n\t\treturn true", new: "case !s.At.CaughtUp():\n\t\treturn t.Lane == now.lane && !r.handedOn(now)",
+			tests: []string{"./worker/recall"},
+		},
+		{
+			name: "remembers-failures", rule: "only what succeeded is remembered",
+			file: "worker/recall/wait.go", old: "if s.Status == task.Succeeded {", new: "if !s.Open() {",
+			tests: []string{"./worker/recall"},
+		},
+		{
+			name: "runs-without-memory", rule: "a task never runs without its memory",
+			file: "worker/attempt/collect.go", old: "if t.Task.Payload.Ref == nil && !t.Task.Memory {", new: "if t.Task.Payload.Ref == nil {",
+			tests: []string{"./worker/attempt"},
+		},
+		{
+			name: "memory-in-company", rule: "nobody waits for another's memory",
+			file: "worker/dispatch/feed.go", old: "e.task.Payload.Ref != nil || e.task.Memory {", new: "e.task.Payload.Ref != nil {",
+			tests: []string{"./worker/dispatch"},
 		},
 	}
 }

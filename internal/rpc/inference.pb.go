@@ -39,9 +39,9 @@ type SubmitRequest struct {
 	Stream bool `protobuf:"varint,4,opt,name=stream,proto3" json:"stream,omitempty"`
 	// web, app, iot or api; default api.
 	Source string `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
-	// The conversation it belongs to.
+	// The conversation it belongs to: tasks of one session run one after another.
 	SessionId string `protobuf:"bytes,6,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// Tasks of one key run one after another.
+	// Tasks of one key run one after another; default the session's, if it has one.
 	OrderingKey string `protobuf:"bytes,7,opt,name=ordering_key,json=orderingKey,proto3" json:"ordering_key,omitempty"`
 	// interactive, standard or bulk; default standard.
 	Class string `protobuf:"bytes,8,opt,name=class,proto3" json:"class,omitempty"`
@@ -53,6 +53,9 @@ type SubmitRequest struct {
 	Labels map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// A signed callback for its end.
 	Webhook *Webhook `protobuf:"bytes,12,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// What was said before in the session is given to the model, and this turn is
+	// remembered. Needs session_id, and messages or a text; no ordering_key.
+	Memory bool `protobuf:"varint,13,opt,name=memory,proto3" json:"memory,omitempty"`
 	// How long the call may wait for the task's end, at most 60 s. Not part of
 	// what an idempotency key is bound to.
 	Wait          *durationpb.Duration `protobuf:"bytes,15,opt,name=wait,proto3" json:"wait,omitempty"`
@@ -172,6 +175,13 @@ func (x *SubmitRequest) GetWebhook() *Webhook {
 		return x.Webhook
 	}
 	return nil
+}
+
+func (x *SubmitRequest) GetMemory() bool {
+	if x != nil {
+		return x.Memory
+	}
+	return false
 }
 
 func (x *SubmitRequest) GetWait() *durationpb.Duration {
@@ -748,7 +758,7 @@ var File_penstock_v1_inference_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_inference_proto_rawDesc = "" +
 	"\n" +
-	"\x1bpenstock/v1/inference.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16penstock/v1/task.proto\"\xd5\x04\n" +
+	"\x1bpenstock/v1/inference.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16penstock/v1/task.proto\"\xed\x04\n" +
 	"\rSubmitRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12.\n" +
 	"\apayload\x18\x02 \x01(\v2\x14.penstock.v1.PayloadR\apayload\x12/\n" +
@@ -763,7 +773,8 @@ const file_penstock_v1_inference_proto_rawDesc = "" +
 	"\atimeout\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12>\n" +
 	"\x06labels\x18\v \x03(\v2&.penstock.v1.SubmitRequest.LabelsEntryR\x06labels\x12.\n" +
-	"\awebhook\x18\f \x01(\v2\x14.penstock.v1.WebhookR\awebhook\x12-\n" +
+	"\awebhook\x18\f \x01(\v2\x14.penstock.v1.WebhookR\awebhook\x12\x16\n" +
+	"\x06memory\x18\r \x01(\bR\x06memory\x12-\n" +
 	"\x04wait\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x04wait\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

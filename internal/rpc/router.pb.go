@@ -28,7 +28,7 @@ type ForwardRequestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who wrote it, as the caller knows them; kept as the label user_id.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The conversation it belongs to.
+	// The conversation it belongs to: tasks of one session run one after another.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// What they wrote. Required.
 	InputText string `protobuf:"bytes,3,opt,name=input_text,json=inputText,proto3" json:"input_text,omitempty"`
@@ -40,7 +40,10 @@ type ForwardRequestRequest struct {
 	// web, app, iot or api; default api.
 	Source string `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
 	// How long the call may wait for the task's end, at most 60 s.
-	Wait          *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
+	// What was said before in the session is given to the model, and this turn is
+	// remembered. Needs session_id.
+	Memory        bool `protobuf:"varint,9,opt,name=memory,proto3" json:"memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +125,13 @@ func (x *ForwardRequestRequest) GetWait() *durationpb.Duration {
 		return x.Wait
 	}
 	return nil
+}
+
+func (x *ForwardRequestRequest) GetMemory() bool {
+	if x != nil {
+		return x.Memory
+	}
+	return false
 }
 
 // ForwardRequestResponse says what was accepted.
@@ -219,7 +229,7 @@ var File_penstock_v1_router_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_router_proto_rawDesc = "" +
 	"\n" +
-	"\x18penstock/v1/router.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16penstock/v1/task.proto\"\x87\x02\n" +
+	"\x18penstock/v1/router.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16penstock/v1/task.proto\"\x9f\x02\n" +
 	"\x15ForwardRequestRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1d\n" +
 	"\n" +
@@ -230,7 +240,8 @@ const file_penstock_v1_router_proto_rawDesc = "" +
 	"\n" +
 	"message_id\x18\x05 \x01(\tR\tmessageId\x12\x16\n" +
 	"\x06source\x18\x06 \x01(\tR\x06source\x12-\n" +
-	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xcd\x01\n" +
+	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x16\n" +
+	"\x06memory\x18\t \x01(\bR\x06memory\"\xcd\x01\n" +
 	"\x16ForwardRequestResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x1d\n" +

@@ -76,7 +76,8 @@ func (s *Server) message(r *rpc.ForwardRequestRequest, body []byte, key string) 
 		return ingest.Submission{}, invalid("input_text", "is required")
 	}
 	m := api.ForwardRequest{
-		MessageID: r.GetMessageId(), Source: task.Source(r.GetSource()), SessionID: r.GetSessionId(), Payload: task.Payload{Text: r.GetInputText()},
+		MessageID: r.GetMessageId(), Source: task.Source(r.GetSource()), SessionID: r.GetSessionId(), Memory: r.GetMemory(),
+		Payload: task.Payload{Text: r.GetInputText()},
 	}
 	if m.Source == "" {
 		m.Source = task.SourceAPI

@@ -111,6 +111,21 @@ func TestOneKeyAndRequestIsOneTask(t *testing.T) {
 	}
 }
 
+func TestASessionMayRemember(t *testing.T) {
+	b := setup(t, grpcapi.Params{}, admit.Params{})
+	if _, err := b.tasks.Submit(b.as("acme"), &rpc.SubmitRequest{Model: "sim-chat", Payload: text("hello"), SessionId: "s1", Memory: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.router.ForwardRequest(b.as("acme"), &rpc.ForwardRequestRequest{SessionId: "s1", InputText: "hello", Memory: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range b.published() {
+		if !in.Memory || in.OrderingKey != "session.s1" || string(in.Payload.Messages) != `[{"role":"user","content":"hello"}]` {
+			t.Errorf("%+v", in)
+		}
+	}
+}
+
 func TestAMessageFindsItsModel(t *testing.T) {
 	b := setup(t, grpcapi.Params{}, admit.Params{})
 	r := &rpc.ForwardRequestRequest{

@@ -5,7 +5,7 @@
 //
 // Native routes: POST /v1/inference, POST /v1/inference/batch, POST /api/forward,
 // POST /v1/tasks/{id}/cancel, POST /v1/tasks/{id}/ticket, POST /v1/ws/ticket,
-// GET /v1/webhooks/secret. Those that OpenAI clients know: POST /v1/chat/completions, /v1/completions,
+// GET /v1/webhooks/secret, POST, GET and DELETE /v1/sessions/{id}. Those that OpenAI clients know: POST /v1/chat/completions, /v1/completions,
 // /v1/engines/{engine}/completions and /v1/embeddings, GET /v1/models and
 // /v1/models/{id}, /v1/files and /v1/batches.
 package httpapi
@@ -36,6 +36,7 @@ import (
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/openai"
+	"github.com/penstock/penstock/producer/session"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
@@ -87,7 +88,7 @@ type Deps struct {
 	Catalog *catalog.Catalog
 	Auth    auth.Authenticator
 	Secrets Secrets
-	Schemas fs.FS           // of the bodies: submit, forward, chat, completion, embedding and bulk.schema.json
+	Schemas fs.FS           // of the bodies: submit, forward, chat, completion, embedding, bulk and session.schema.json
 	Drain   context.Context // done when waiting calls should stop to wait
 	Faces   []Face          // registered beside these routes
 
@@ -96,6 +97,8 @@ type Deps struct {
 	Seats     *seats.Seats // of streams
 	Registry  prometheus.Registerer
 	Log       *slog.Logger
+
+	Sessions *session.Desk // of conversations
 
 	Bulk    *bulk.Desk
 	MaxFile int64 // bytes of a file that Bulk takes
@@ -113,6 +116,7 @@ type API struct {
 	submit  *validate.Schema
 	forward *validate.Schema
 	order   *validate.Schema
+	session *validate.Schema
 	parser  *openai.Parser
 	models  models
 	metrics *metrics
@@ -131,12 +135,13 @@ func New(d Deps) (*API, error) {
 		d.Heartbeat = heartbeatDefault
 	}
 	a := &API{d: d, models: listModels(d.Catalog), metrics: newMetrics(d.Registry)}
-	var errSubmit, errForward, errOrder, errParser error
+	var errSubmit, errForward, errOrder, errSession, errParser error
 	a.submit, errSubmit = set.Schema("submit")
 	a.forward, errForward = set.Schema("forward")
 	a.order, errOrder = set.Schema("bulk")
+	a.session, errSession = set.Schema("session")
 	a.parser, errParser = openai.NewParser(d.Schemas)
-	return a, errors.Join(errSubmit, errForward, errOrder, errParser)
+	return a, errors.Join(errSubmit, errForward, errOrder, errSession, errParser)
 }
 
 // Register adds the routes.
@@ -149,6 +154,7 @@ func (a *API) Register(e *echo.Echo) {
 	e.GET("/v1/webhooks/secret", a.getWebhookSecret, submit)
 	e.POST("/v1/tasks/:id/ticket", a.postTicket, httpserver.Authenticate(a.d.Auth, auth.ScopeRead))
 	e.POST("/v1/ws/ticket", a.postSocketTicket, httpserver.Authenticate(a.d.Auth))
+	a.registerSessions(e)
 	a.registerOpenAI(e)
 	a.registerBulk(e)
 	documents := echo.WrapHandler(spec.Handler())

@@ -63,6 +63,11 @@ func (in *Intake) assign(s Submission, t *task.Task) (pool string, err error) {
 		return "", err
 	}
 	t.Model = model.ID
+	if t.Memory {
+		if t.Payload, err = spoken(t.Payload); err != nil {
+			return "", err
+		}
+	}
 	t.Kind, err = kindOf(s.Kind, t.Payload, model)
 	return model.Pool, err
 }
@@ -70,6 +75,9 @@ func (in *Intake) assign(s Submission, t *task.Task) (pool string, err error) {
 func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {
 	r := s.Request
 	if err := checkRequest(r); err != nil {
+		return nil, err
+	}
+	if err := checkMemory(r); err != nil {
 		return nil, err
 	}
 	if err := in.checkWebhook(r.Webhook); err != nil {
@@ -83,6 +91,7 @@ func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {
 		Class:         r.Class,
 		SessionID:     r.SessionID,
 		OrderingKey:   orderOf(r),
+		Memory:        r.Memory,
 		Payload:       r.Payload,
 		Params:        r.Params,
 		Stream:        r.Stream,
@@ -99,14 +108,6 @@ func (in *Intake) newTask(s Submission, now time.Time) (*task.Task, error) {
 	var err error
 	t.Deadline, err = in.deadline(r, t.Class, now)
 	return t, err
-}
-
-// orderOf is the key that a task is ordered by: its own, else its session's.
-func orderOf(r *api.SubmitRequest) string {
-	if r.OrderingKey == "" && r.SessionID != "" {
-		return task.SessionKey(r.SessionID)
-	}
-	return r.OrderingKey
 }
 
 // checkRequest makes the checks that JSON Schema cannot: sizes in bytes, and

@@ -83,6 +83,7 @@ func (p *Parser) Parse(k task.Kind, body []byte, model string) (Call, error) {
 	c.Request.Stream = m.flag("stream")
 	if k == task.Chat {
 		_ = json.Unmarshal(m["session_id"], &c.Request.SessionID) // absent, or a string by the schema
+		c.Request.Memory = m.flag("memory")
 	}
 	var options struct {
 		IncludeUsage bool `json:"include_usage"`
@@ -112,7 +113,7 @@ func (c *Call) params(m members) {
 		case c.Kind.Takes(name):
 			c.Request.Params[name] = v
 		case name == "model", name == question(c.Kind), name == "stream", name == "stream_options":
-		case name == "session_id" && c.Kind == task.Chat:
+		case c.Kind == task.Chat && (name == "session_id" || name == "memory"):
 		default:
 			c.Ignored = append(c.Ignored, name)
 		}

@@ -52,6 +52,14 @@ func TestARequestIsATask(t *testing.T) {
 			task.Chat, `{"model":"m","messages":[{"role":"user"}],"session_id":"s-1"}`, "",
 			openai.Call{Request: &api.SubmitRequest{Model: "m", SessionID: "s-1", Payload: task.Payload{Messages: json.RawMessage(`[{"role":"user"}]`)}}},
 		},
+		"a chat that remembers": {
+			task.Chat, `{"model":"m","messages":[{"role":"user"}],"session_id":"s-1","memory":true}`, "",
+			openai.Call{Request: &api.SubmitRequest{Model: "m", SessionID: "s-1", Memory: true, Payload: task.Payload{Messages: json.RawMessage(`[{"role":"user"}]`)}}},
+		},
+		"a completion, which is of no session": {
+			task.Completion, `{"model":"m","prompt":"a","session_id":"s-1","memory":true}`, "",
+			openai.Call{Ignored: []string{"memory", "session_id"}, Request: &api.SubmitRequest{Model: "m", Payload: task.Payload{Text: "a"}}},
+		},
 		"a chat of no session": {
 			task.Chat, `{"model":"m","messages":[{"role":"user"}],"session_id":null}`, "",
 			openai.Call{Request: &api.SubmitRequest{Model: "m", Payload: task.Payload{Messages: json.RawMessage(`[{"role":"user"}]`)}}},

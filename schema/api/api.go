@@ -38,6 +38,7 @@ type SubmitRequest struct {
 	Source      task.Source       `json:"source,omitempty"`
 	SessionID   string            `json:"session_id,omitempty"`
 	OrderingKey string            `json:"ordering_key,omitempty"`
+	Memory      bool              `json:"memory,omitempty"`
 	Class       task.Class        `json:"class,omitempty"`
 	Deadline    *time.Time        `json:"deadline,omitempty"`
 	Timeout     string            `json:"timeout,omitempty"` // a Go duration; instead of Deadline
@@ -52,6 +53,7 @@ type ForwardRequest struct {
 	Source    task.Source  `json:"source"`
 	Payload   task.Payload `json:"payload"`
 	SessionID string       `json:"session_id,omitempty"`
+	Memory    bool         `json:"memory,omitempty"`
 	Timestamp *time.Time   `json:"timestamp,omitempty"`
 }
 

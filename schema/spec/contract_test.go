@@ -66,6 +66,10 @@ func TestSchemasHaveTheLimitsOfTheCode(t *testing.T) {
 		{"embedding", "properties/model/maxLength", api.MaxName},
 		{"forward", "properties/message_id/maxLength", api.MaxName},
 		{"forward", "properties/session_id/maxLength", api.MaxName},
+		{"session", "properties/instructions/maxLength", api.MaxInstructions},
+		{"session", "properties/max_tokens/maximum", api.MaxSessionTokens},
+		{"session", "properties/labels/maxProperties", api.MaxLabels},
+		{"session", "properties/labels/propertyNames/maxLength", api.MaxLabel},
 		{"socketrequest", "properties/ref/maxLength", api.MaxName},
 		{"socketrequest", "properties/idempotency_key/maxLength", api.MaxName},
 		{"task", "properties/schema_version/const", task.SchemaVersion},
@@ -86,6 +90,7 @@ func TestSchemasHaveTheLimitsOfTheCode(t *testing.T) {
 	for pointer, want := range map[string]int{
 		"components/parameters/IdempotencyKey/schema/maxLength": api.MaxName,
 		"components/schemas/Batch/properties/tasks/maxItems":    api.MaxBatch,
+		"components/parameters/SessionId/schema/maxLength":      api.MaxName,
 	} {
 		if got := at(openapi, pointer); got != float64(want) {
 			t.Errorf("openapi: %s = %v; want %d", pointer, got, want)
@@ -214,6 +219,9 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 		{"openapi.json", "components/schemas/Ticket/properties", reflect.TypeFor[api.Ticket]()},
 		{"openapi.json", "components/schemas/Error/properties", reflect.TypeFor[api.Error]()},
 		{"openapi.json", "components/schemas/Model/properties", reflect.TypeFor[api.Model]()},
+		{"session.schema.json", "properties", reflect.TypeFor[api.SessionSettings]()},
+		{"openapi.json", "components/schemas/Session/properties", reflect.TypeFor[api.Session]()},
+		{"openapi.json", "components/schemas/Turn/properties", reflect.TypeFor[api.Turn]()},
 		{"openapi.json", "components/schemas/File/properties", reflect.TypeFor[api.File]()},
 		{"openapi.json", "components/schemas/FileList/properties", reflect.TypeFor[api.FileList]()},
 		{"openapi.json", "components/schemas/FileDeleted/properties", reflect.TypeFor[api.FileDeleted]()},
@@ -234,7 +242,7 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 
 func TestBodiesInOpenAPIAreThoseOfTheSchemaFiles(t *testing.T) {
 	openapi := read(t, "openapi.json")
-	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward", "chat": "Chat", "completion": "Completion", "embedding": "Embedding", "bulk": "BulkOrder"} {
+	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward", "chat": "Chat", "completion": "Completion", "embedding": "Embedding", "bulk": "BulkOrder", "session": "SessionSettings"} {
 		want, ok := read(t, name+".schema.json").(map[string]any)
 		if !ok {
 			t.Fatalf("%s is no object", name)

@@ -58,6 +58,7 @@ type Task struct {
 	Class         Class             `json:"class"`
 	SessionID     string            `json:"session_id,omitempty"`
 	OrderingKey   string            `json:"ordering_key,omitempty"`
+	Memory        bool              `json:"memory,omitempty"` // what was said before in the session is given to the model
 	Payload       Payload           `json:"payload"`
 	Params        Params            `json:"params,omitempty"`
 	Stream        bool              `json:"stream,omitempty"`

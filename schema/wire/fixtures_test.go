@@ -39,6 +39,13 @@ func chat() *task.Task {
 	}
 }
 
+// remembering is a task with the memory of its session.
+func remembering() *task.Task {
+	t := chat()
+	t.Memory, t.OrderingKey = true, task.SessionKey(t.SessionID)
+	return t
+}
+
 // embedding is a task with nothing that may be left out.
 func embedding() *task.Task {
 	return &task.Task{

@@ -138,6 +138,7 @@ func TestTaskRecordsAreAsPublished(t *testing.T) {
 		"task-retry-tier": {chat(), waiting(), traceparent},
 		"task-redriven":   {chat(), redriven(), ""},
 		"task-claimcheck": {checked(), task.Progress{}, traceparent},
+		"task-memory":     {remembering(), task.Progress{}, traceparent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := wire.EncodeTask(c.task, c.progress, c.trace)
@@ -337,7 +338,7 @@ func TestNoGoldenFileIsForgotten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const written = 28 // by the tests above
+	const written = 29 // by the tests above
 	if len(files) != written {
 		t.Errorf("%d golden files, and the tests above compare %d", len(files), written)
 	}

@@ -26,6 +26,7 @@ type Params struct {
 	Store   Store
 	Log     Log
 	Claims  Claims // default: no blob store
+	Memory  Memory // default: none, and tasks that ask for it wait
 	Logger  *slog.Logger
 	Metrics prometheus.Registerer
 	Worker  string           // names this process in claims and history
@@ -57,6 +58,9 @@ func (p Params) withDefaults() Params {
 	}
 	if p.Claims == nil {
 		p.Claims = claimcheck.New(nil, claimcheck.Params{})
+	}
+	if p.Memory == nil {
+		p.Memory = noMemory{}
 	}
 	return p
 }

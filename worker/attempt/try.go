@@ -24,16 +24,17 @@ type Try struct {
 	Task     *task.Task
 	Progress task.Progress // as the record brought it, with what was counted since
 	Fence    event.Fence
-	N        int  // number of the attempt, from 1; repeats that do not count share it
-	Again    bool // another fence may have shown tokens: clients are told to forget them
-	Insist   bool // run even if another worker seems to run the task
+	Lane     string // the tasks topic that the record belongs to
+	N        int    // number of the attempt, from 1; repeats that do not count share it
+	Again    bool   // another fence may have shown tokens: clients are told to forget them
+	Insist   bool   // run even if another worker seems to run the task
 
 	// Owned asks the brokers whether the task's partition is still this worker's:
 	// nil only if it was, after the call. Without it no stream that Redis lost
 	// is begun again.
 	Owned func(context.Context) error
 
-	whole *task.Task // with the payload that was collected; nil: Task has it
+	whole *task.Task // with the payload that was collected or recalled; nil: Task has it
 
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // nil until it runs

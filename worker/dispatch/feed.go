@@ -84,7 +84,7 @@ func (l *Loop) form(now time.Time, e *entry) {
 		key, most := l.p.Router.Join(e.task)
 		l.widest[e.task.Model] = most
 		most = e.share(most)
-		if e.suspect() || e.task.Payload.Ref != nil { // a payload in the blob store is a batch by itself
+		if e.suspect() || e.task.Payload.Ref != nil || e.task.Memory { // nobody waits for another's payload or memory
 			most = 1
 		}
 		l.batcher.Add(batch.Item[*entry]{
@@ -165,7 +165,7 @@ func (l *Loop) start(b batch.Batch[*entry], lease *route.Lease, entries []*entry
 		l.busy++
 		l.alarms.stop(e.expiry)
 		e.now = &attempt.Try{
-			Task: e.task, Progress: e.progress, Fence: fence, N: e.progress.Attempts + 1,
+			Task: e.task, Progress: e.progress, Fence: fence, Lane: l.lane(e), N: e.progress.Attempts + 1,
 			Again: e.try > 0 || e.progress.Hop > 0, Insist: l.insists(e), Owned: e.first.ProveOwned,
 		}
 		e.try++

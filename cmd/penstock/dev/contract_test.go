@@ -233,6 +233,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	ask(400, "GET", many, "/v1/events", "")
 	ask(404, "GET", many, "/v1/events?task=task_invented", "")
 
+	k.sessions(t, s)
 	k.openai(t, s)
 	k.bulk(t, s)
 	ask(200, "GET", "/v1/models", "/v1/models", "")

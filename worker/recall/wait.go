@@ -1,0 +1,163 @@
+package recall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/penstock/penstock/internal/convstore"
+	"github.com/penstock/penstock/internal/lifecycle"
+	"github.com/penstock/penstock/internal/taskstore"
+	"github.com/penstock/penstock/schema/conversation"
+	"github.com/penstock/penstock/schema/task"
+)
+
+// Pauses between two looks, from the first to the longest.
+const (
+	firstPause   = 5 * time.Millisecond
+	longestPause = 100 * time.Millisecond
+)
+
+// until looks again and again until there is an answer, an error or no time.
+func until(ctx context.Context, look func() (done bool, err error)) error {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		done, err := look()
+		if done || err != nil {
+			return err
+		}
+		if !lifecycle.Pause(ctx, pause) {
+			return errLate
+		}
+	}
+}
+
+// register returns the task's session with the task's own turn in it, and the
+// turn's place. A turn that is not there yet is written first: records of a
+// session lie in one partition, so whoever sees its own sees all before it. A
+// turn that two attempts write counts once, where it came first.
+func (r *Recaller) register(ctx context.Context, t *task.Task, lane string) (s *convstore.Session, at int, err error) {
+	written := false
+	err = until(ctx, func() (bool, error) {
+		if s, at, err = r.look(ctx, t); err != nil || at >= 0 {
+			return at >= 0, err
+		}
+		if written {
+			return false, nil
+		}
+		written, err = r.write(ctx, t, lane)
+		return false, err
+	})
+	return s, at, err
+}
+
+// look finds the task's own turn; -1: it is not there, or not yet.
+func (r *Recaller) look(ctx context.Context, t *task.Task) (s *convstore.Session, at int, err error) {
+	there, err := r.p.Sessions.Turned(ctx, t.Tenant, t.SessionID, t.ID)
+	if err != nil || !there {
+		return nil, -1, err
+	}
+	s, err = r.p.Sessions.Session(ctx, t.Tenant, t.SessionID, convstore.MaxTurns)
+	switch {
+	case errors.Is(err, convstore.ErrUnknown), errors.Is(err, convstore.ErrRebuilding): // it was deleted just now, or died of age
+		return nil, -1, nil
+	case err != nil:
+		return nil, -1, err
+	}
+	return s, slices.IndexFunc(s.Turns, func(o convstore.Turn) bool { return o.TaskID == t.ID }), nil
+}
+
+// write writes a turn, unless it cannot be said yet how long it is remembered.
+func (r *Recaller) write(ctx context.Context, t *task.Task, lane string) (written bool, err error) {
+	ttl, err := r.ttl(ctx, t)
+	switch {
+	case errors.Is(err, convstore.ErrRebuilding):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	now := r.p.Publisher.BrokerNow().UTC()
+	rec := &conversation.Record{
+		SchemaVersion: task.SchemaVersion, Step: conversation.Turned, Tenant: t.Tenant, SessionID: t.SessionID, TaskID: t.ID,
+		At: now, Until: now.Add(ttl), Lane: lane, Content: t.Payload.Messages, ContentRef: t.Payload.Ref,
+	}
+	if _, err := r.p.Publisher.Conversation(ctx, rec); err != nil {
+		return false, fmt.Errorf("write turn: %w", err)
+	}
+	return true, nil
+}
+
+// ttl is how long a session lives after a turn: as it was opened with, and no
+// longer than answers can be read.
+func (r *Recaller) ttl(ctx context.Context, t *task.Task) (time.Duration, error) {
+	most := r.p.Results.Params().TTL
+	s, err := r.p.Sessions.Session(ctx, t.Tenant, t.SessionID, 0)
+	switch {
+	case errors.Is(err, convstore.ErrUnknown):
+		return most, nil
+	case err != nil:
+		return 0, err
+	case s.Settings == nil || s.Settings.TTLSeconds == 0:
+		return most, nil
+	}
+	return min(most, time.Duration(s.Settings.TTLSeconds)*time.Second), nil
+}
+
+// moment is where a task stands in its session.
+type moment struct {
+	lane string
+	at   time.Time // when its turn was written
+}
+
+// ended returns the turns that have succeeded, once it is known of each how it
+// ended, or that it does not matter.
+func (r *Recaller) ended(ctx context.Context, turns []convstore.Turn, now moment) (succeeded []convstore.Turn, err error) {
+	ids := make([]task.ID, len(turns))
+	for i, t := range turns {
+		ids[i] = t.TaskID
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	err = until(ctx, func() (bool, error) {
+		states, err := r.p.Results.StatesAt(ctx, ids)
+		if err != nil {
+			return false, fmt.Errorf("read how turns ended: %w", err)
+		}
+		succeeded = succeeded[:0]
+		for i, s := range states {
+			if r.awaited(turns[i], s, now) {
+				return false, nil
+			}
+			if s.Status == task.Succeeded {
+				succeeded = append(succeeded, turns[i])
+			}
+		}
+		return true, nil
+	})
+	return succeeded, err
+}
+
+// awaited reports whether the end of an earlier turn must be there and is not
+// seen yet. Those of the task's own lane have ended, or it would not run; of
+// others that is known only once the projection has caught up.
+func (r *Recaller) awaited(t convstore.Turn, s taskstore.Placed, now moment) bool {
+	switch {
+	case !s.Open(), s.Generation > 0: // a redrive comes when it comes
+		return false
+	case r.p.Results.Params().Gone(t.TaskID, r.p.Publisher.BrokerNow()):
+		return false
+	case !s.At.CaughtUp():
+		return true
+	default:
+		return t.Lane == now.lane && !r.handedOn(now)
+	}
+}
+
+// handedOn reports whether an earlier turn of the lane that is still open has to
+// be behind the task by now: it was published again. What had ended when the
+// task's turn was written is seen long before that.
+func (r *Recaller) handedOn(now moment) bool {
+	return r.p.Publisher.BrokerNow().Sub(now.at) > r.p.Handed
+}
