@@ -314,6 +314,7 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Secrets: keys, Drain: draining,
 		WatchFunc: watcher(d.Follower), Repeats: p.repeats, Seats: seats.New(seats.Params{All: maxStreams, PerTenant: maxTenantStreams}),
 		Registry: d.Registry, Log: d.Log,
+		Responses: openResponses(cfg, d, p, desk), NewestFunc: d.Follower.Newest,
 		Faces: []httpapi.Face{s.sockets}, IDs: p.minter, Tickets: p.tickets,
 	})
 	if err != nil {

@@ -56,6 +56,12 @@ func TestOfficialClientsOfTheOpenAIAPI(t *testing.T) {
 	t.Run("Python, files and batches", func(t *testing.T) {
 		check(t, t.TempDir(), install(ctx, t, "python"), filepath.Join(scripts, "batches.py"))
 	})
+	t.Run("Python, responses", func(t *testing.T) {
+		check(t, t.TempDir(), install(ctx, t, "python"), filepath.Join(scripts, "responses.py"))
+	})
+	t.Run("JavaScript, responses", func(t *testing.T) {
+		check(t, install(ctx, t, "node"), "node", filepath.Join(scripts, "responses.mjs"))
+	})
 	t.Run("JavaScript, files and batches", func(t *testing.T) {
 		check(t, install(ctx, t, "node"), "node", filepath.Join(scripts, "batches.mjs"))
 	})

@@ -7,7 +7,8 @@
 // POST /v1/tasks/{id}/cancel, POST /v1/tasks/{id}/ticket, POST /v1/ws/ticket,
 // GET /v1/webhooks/secret, POST, GET and DELETE /v1/sessions/{id}. Those that OpenAI clients know: POST /v1/chat/completions, /v1/completions,
 // /v1/engines/{engine}/completions and /v1/embeddings, GET /v1/models and
-// /v1/models/{id}, /v1/files and /v1/batches.
+// /v1/models/{id}, /v1/files and /v1/batches, and /v1/responses with the routes
+// below it.
 package httpapi
 
 import (
@@ -36,8 +37,10 @@ import (
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/producer/openai"
+	"github.com/penstock/penstock/producer/responses"
 	"github.com/penstock/penstock/producer/session"
 	"github.com/penstock/penstock/schema/api"
+	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
@@ -103,6 +106,11 @@ type Deps struct {
 	Bulk    *bulk.Desk
 	MaxFile int64 // bytes of a file that Bulk takes
 
+	Responses  *responses.Desk
+	NewestFunc func(ctx context.Context, id task.ID) (event.Fence, error) // attempt of a task that has events
+
+	DrainSpread time.Duration // over which streams that can be resumed end in a drain; default 5 s
+
 	Grace     time.Duration // for a retry, until the task of a client that went away is cancelled; default 2 s
 	Heartbeat time.Duration // longest silence of a stream; default 15 s
 }
@@ -133,6 +141,9 @@ func New(d Deps) (*API, error) {
 	}
 	if d.Heartbeat == 0 {
 		d.Heartbeat = heartbeatDefault
+	}
+	if d.DrainSpread == 0 {
+		d.DrainSpread = drainSpreadDefault
 	}
 	a := &API{d: d, models: listModels(d.Catalog), metrics: newMetrics(d.Registry)}
 	var errSubmit, errForward, errOrder, errSession, errParser error

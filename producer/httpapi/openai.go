@@ -47,6 +47,7 @@ func (a *API) registerOpenAI(e *echo.Echo) {
 	known := httpserver.Authenticate(a.d.Auth)
 	e.GET("/v1/models", a.getModels, form, known)
 	e.GET("/v1/models/*", a.getModel, form, known)
+	a.registerResponses(e, form)
 }
 
 // call is a request of an OpenAI client whose task is accepted.
@@ -60,6 +61,11 @@ type call struct {
 	stream   bool
 	patience time.Duration // how long the client waits for a byte; 0: it does not say
 	leave    func()        // gives back the seat of a stream
+
+	response *openai.Response // what is asked for; nil: an answer of another sort
+	repeats  bool             // the task was there before
+	resumes  bool             // a stream that is cut can be gone on with
+	watches  bool             // it is another call's task
 }
 
 func (k *call) head() openai.Head {
@@ -75,27 +81,39 @@ func (k *call) took(c echo.Context) {
 // becomes of it.
 func (a *API) postCall(kind task.Kind) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		k, err := a.takeCall(c, kind)
+		k, err := a.takeCall(c, func(k *call, body []byte) (s ingest.Submission, err error) {
+			k.Call, err = a.parser.Parse(kind, body, engineOf(c))
+			return s, err
+		})
 		if err != nil {
-			return refusal(kind, err)
+			return refusal(err, func(path string) string { return openai.ParamOf(kind, path) })
 		}
 		defer k.leave()
-		h := c.Response().Header()
-		h.Set(headerTaskID, string(k.id))
-		httpserver.AddLogAttrs(c, slog.String("task_id", string(k.id)))
-		if names := printable(k.Ignored); names != "" {
-			h.Set(headerIgnored, names)
-		}
+		k.introduce(c)
 		if k.stream {
-			return a.streamAnswer(c, k)
+			return a.streamAnswer(c, k, chatTeller{openai.NewScript(k.head(), k.Usage)})
 		}
 		return a.wholeAnswer(c, k)
 	}
 }
 
+// introduce says in the headers what task answers.
+func (k *call) introduce(c echo.Context) {
+	h := c.Response().Header()
+	h.Set(headerTaskID, string(k.id))
+	httpserver.AddLogAttrs(c, slog.String("task_id", string(k.id)))
+	if names := printable(k.Ignored); names != "" {
+		h.Set(headerIgnored, names)
+	}
+}
+
+// readFunc reads the body of a call, and returns what is to be submitted beside
+// what the body says.
+type readFunc func(k *call, body []byte) (ingest.Submission, error)
+
 // takeCall reads a call and makes it a task. What was asked is not kept while
 // the call waits.
-func (a *API) takeCall(c echo.Context, kind task.Kind) (*call, error) {
+func (a *API) takeCall(c echo.Context, read readFunc) (*call, error) {
 	k := &call{tenant: httpserver.Principal(c).Tenant, at: time.Now(), patience: patienceOf(c.Request().Header), leave: func() {}}
 	in, err := a.read(c, k.tenant)
 	if err != nil {
@@ -103,11 +121,15 @@ func (a *API) takeCall(c echo.Context, kind task.Kind) (*call, error) {
 		return nil, err
 	}
 	defer in.pass.Leave()
-	if err := a.readCall(c, k, kind, in.body); err != nil {
+	s, err := read(k, in.body)
+	if err == nil {
+		err = a.seat(k)
+	}
+	if err != nil {
 		a.d.Metrics.Refused(err)
 		return nil, err
 	}
-	s := ingest.Submission{Tenant: k.tenant, Request: k.Request, Key: in.key, Body: in.body, Kind: kind}
+	s.Tenant, s.Request, s.Key, s.Body, s.Kind = k.tenant, k.Request, in.key, in.body, k.Kind
 	k.Request = nil
 	if err := a.acceptCall(c, k, s); err != nil {
 		k.leave()
@@ -116,11 +138,9 @@ func (a *API) takeCall(c echo.Context, kind task.Kind) (*call, error) {
 	return k, nil
 }
 
-// readCall decodes a body, and takes a seat for a call that is streamed.
-func (a *API) readCall(c echo.Context, k *call, kind task.Kind, body []byte) (err error) {
-	if k.Call, err = a.parser.Parse(kind, body, engineOf(c)); err != nil {
-		return err
-	}
+// seat takes a seat for a call that is streamed, and gives one that is waited for
+// its deadline.
+func (a *API) seat(k *call) error {
 	k.model, k.stream = k.Request.Model, k.Request.Stream
 	if k.stream {
 		leave, err := a.d.Seats.Take(k.tenant, "streams", "wait for answers before asking for more")
@@ -130,7 +150,7 @@ func (a *API) readCall(c echo.Context, k *call, kind task.Kind, body []byte) (er
 		k.leave = leave
 		return nil
 	}
-	if k.patience > 0 && k.patience < api.InteractiveLimit {
+	if k.patience > 0 && k.patience < api.InteractiveLimit && !k.response.Background() {
 		k.Request.Timeout = k.patience.String()
 	}
 	return nil
@@ -162,7 +182,7 @@ func (a *API) acceptKeyed(c echo.Context, k *call, s ingest.Submission) error {
 	if err != nil {
 		return err
 	}
-	k.id = receipt.ID
+	k.id, k.repeats = receipt.ID, receipt.Repeat
 	a.noted(a.d.Repeats.Begin(ctx, k.name, k.id))
 	return nil
 }
@@ -183,7 +203,7 @@ func (a *API) acceptUnkeyed(c echo.Context, k *call, s ingest.Submission) error 
 		s.ID = a.d.Intake.NewID(k.tenant)
 		a.noted(a.d.Repeats.Begin(ctx, k.name, s.ID))
 	}
-	k.id = s.ID
+	k.id, k.repeats = s.ID, s.Repeat
 	_, err := a.d.Intake.Accept(ctx, s)
 	switch {
 	case err == nil:
@@ -255,12 +275,12 @@ func printable(names []string) string {
 
 // refusal gives a fault of the door the form of the OpenAI API: a path names the
 // caller's own member.
-func refusal(kind task.Kind, err error) error {
+func refusal(err error, paramOf func(path string) string) error {
 	v, ok := errors.AsType[*validate.Error](err)
 	if !ok {
 		return err
 	}
 	named := *v
-	named.Path = openai.ParamOf(kind, v.Path)
+	named.Path = paramOf(v.Path)
 	return answer(&named)
 }

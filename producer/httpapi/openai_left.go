@@ -11,15 +11,22 @@ const graceDefault = 2 * time.Second
 
 // settled ends a call whose client has got all there will be.
 func (a *API) settled(ctx context.Context, k *call, outcome string) {
+	if k.watches {
+		return
+	}
 	a.metrics.calls.WithLabelValues(outcome).Inc()
 	a.noted(a.d.Repeats.Answered(context.WithoutCancel(ctx), k.name, k.id))
 }
 
 // left ends a call whose client went away. A retry that comes within the grace
-// takes its task; else the task is cancelled. While the process drains it is the
+// takes its task; else the task is cancelled, unless it runs in the background.
+// While the process drains it is the
 // server that goes away: then the task goes on, for the retry that comes to
 // another one.
 func (a *API) left(ctx context.Context, k *call) {
+	if k.watches {
+		return
+	}
 	ctx = context.WithoutCancel(ctx)
 	a.metrics.calls.WithLabelValues(outcomeLeft).Inc()
 	if err := a.d.Repeats.Leave(ctx, k.name, k.id); err != nil {
@@ -34,7 +41,7 @@ func (a *API) left(ctx context.Context, k *call) {
 	case <-timer.C:
 	}
 	alone, err := a.d.Repeats.Orphan(ctx, k.name, k.id)
-	if a.noted(err); !alone {
+	if a.noted(err); !alone || k.response.Background() {
 		return
 	}
 	if _, err := a.d.Cancels.Cancel(ctx, k.tenant, k.id); err != nil {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -12,7 +13,9 @@ import (
 	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/parting"
 	"github.com/penstock/penstock/producer/openai"
+	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
 )
 
@@ -21,6 +24,9 @@ const (
 	writeTimeout     = 8 * time.Second // how long a client may take for one event
 	pingLine         = ": ping\n"      // a blank line after it, and clients would read an empty event
 	doneFrame        = "data: [DONE]\n\n"
+	streamLife       = time.Hour // of one that can be resumed, give or take a fifth
+
+	drainSpreadDefault = 5 * time.Second
 )
 
 // heartbeat is the longest silence: half of what the client bears.
@@ -38,20 +44,32 @@ type stream struct {
 	c       echo.Context
 	k       *call
 	out     httpserver.StreamWriter
-	script  *openai.Script
+	teller  teller
 	started bool
 }
 
 // errGone is why nothing more is told: the client does not read.
 var errGone = errors.New("the client went away")
 
-// streamAnswer tells the answer as it grows. These streams cannot resume, so a
-// drain waits for them.
-func (a *API) streamAnswer(c echo.Context, k *call) error {
+// streamAnswer tells the answer as it grows. A drain waits for these streams,
+// unless they can be resumed.
+func (a *API) streamAnswer(c echo.Context, k *call, t teller) error {
 	a.metrics.streams.Inc()
 	defer a.metrics.streams.Dec()
-	s := &stream{a: a, c: c, k: k, out: httpserver.NewStreamWriter(c, writeTimeout), script: openai.NewScript(k.head(), k.Usage)}
-	return s.finish(s.run(c.Request().Context()))
+	s := &stream{a: a, c: c, k: k, out: httpserver.NewStreamWriter(c, writeTimeout), teller: t}
+	ctx, stop := a.lasting(c.Request().Context(), k)
+	defer stop()
+	return s.finish(s.run(ctx))
+}
+
+// lasting ends a stream that can be resumed when the server goes away.
+func (a *API) lasting(ctx context.Context, k *call) (context.Context, func()) {
+	if !k.resumes {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	unschedule := parting.Terms{Lifetime: streamLife, Draining: a.d.Drain, Spread: a.d.DrainSpread}.Schedule(cancel)
+	return ctx, func() { unschedule(); cancel(nil) }
 }
 
 // run tells events until the end. Its error says why there is none.
@@ -61,6 +79,9 @@ func (s *stream) run(ctx context.Context) error {
 		return err
 	}
 	defer events.Close()
+	if err := s.send(s.teller.begin()...); err != nil {
+		return err
+	}
 	beat := time.NewTicker(s.k.heartbeat(s.a.d.Heartbeat))
 	defer beat.Stop()
 	for {
@@ -79,24 +100,21 @@ func (s *stream) run(ctx context.Context) error {
 	}
 }
 
-// send writes one frame, after the head.
-func (s *stream) send(frame []byte) error {
-	if !s.started {
-		s.started = true
-		s.k.took(s.c)
-		if err := httpserver.BeginStream(s.c); err != nil {
+// send writes frames one by one, after the head.
+func (s *stream) send(frames ...[]byte) error {
+	for _, frame := range frames {
+		if !s.started {
+			s.started = true
+			s.k.took(s.c)
+			if err := httpserver.BeginStream(s.c); err != nil {
+				return errors.Join(errGone, err)
+			}
+		}
+		if err := s.out.Send(frame); err != nil {
 			return errors.Join(errGone, err)
 		}
 	}
-	if err := s.out.Send(frame); err != nil {
-		return errors.Join(errGone, err)
-	}
 	return nil
-}
-
-func (s *stream) data(body []byte) error {
-	frame := append(make([]byte, 0, len(body)+8), "data: "...)
-	return s.send(append(append(frame, body...), '\n', '\n'))
 }
 
 func (s *stream) event(it follow.Item) error {
@@ -104,11 +122,8 @@ func (s *stream) event(it follow.Item) error {
 	if err != nil {
 		return err
 	}
-	chunk, err := s.script.Tell(e)
-	if err != nil || chunk == nil {
-		return err
-	}
-	return s.data(chunk)
+	frames, err := s.teller.tell(e)
+	return cmp.Or(s.send(frames...), err)
 }
 
 // end tells the end of the task.
@@ -122,19 +137,8 @@ func (s *stream) end(ctx context.Context, it follow.Item) error {
 	if err != nil || e.Result == nil {
 		return errors.Join(err, errors.New("the end of the task has no result"))
 	}
-	if r := e.Result; openai.Failed(r.Status, r.Output, r.Error) {
-		return &ended{openai.FailureOf(r.Status, r.Error)}
-	}
-	chunks, err := s.script.End(e.Result.Output, e.Result.Usage)
-	if err != nil {
-		return err
-	}
-	for _, chunk := range chunks {
-		if err := s.data(chunk); err != nil {
-			return err
-		}
-	}
-	return s.send([]byte(doneFrame))
+	frames, err := s.teller.end(api.OfTerminal(e.Result, it.ID.Fence.Generation()))
+	return cmp.Or(s.send(frames...), err)
 }
 
 // ended is a task that did not succeed, as an error.
@@ -156,6 +160,9 @@ func (s *stream) finish(err error) error {
 	case err == nil:
 		s.a.settled(ctx, s.k, outcomeAnswered)
 		return nil
+	case s.k.resumes && s.started && outcome != outcomeInterrupted || errors.Is(err, follow.ErrSlow) && s.k.resumes:
+		s.a.settled(ctx, s.k, outcomeFailed)
+		return s.abort(ctx) // its client comes back for the rest
 	case failure.Status == 0 && !s.started: // may pass: a retry finds the task
 		s.a.metrics.calls.WithLabelValues(outcomeFailed).Inc()
 		s.a.noted(s.a.d.Repeats.Leave(ctx, s.k.name, s.k.id))
@@ -170,7 +177,7 @@ func (s *stream) finish(err error) error {
 		s.k.took(s.c)
 		return final(s.c, failure)
 	}
-	if s.data(failure.Body()) != nil {
+	if s.send(s.teller.last(failure, err)) != nil {
 		return s.abort(ctx)
 	}
 	return nil

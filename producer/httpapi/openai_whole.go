@@ -48,7 +48,7 @@ func (a *API) wholeAnswer(c echo.Context, k *call) error {
 		a.settled(ctx, k, outcomeFailed)
 		return final(c, openai.FailureOf(view.Status, view.Error))
 	}
-	body, err := openai.Answer(k.head(), k.Base64, view.Output, view.Usage)
+	body, err := k.answer(view)
 	if err != nil {
 		a.settled(ctx, k, outcomeFailed)
 		return final(c, unreadable(k.id))
@@ -59,6 +59,14 @@ func (a *API) wholeAnswer(c echo.Context, k *call) error {
 	}
 	a.settled(ctx, k, outcomeAnswered)
 	return nil
+}
+
+// answer is the body for a task that has succeeded.
+func (k *call) answer(view api.Task) ([]byte, error) {
+	if k.response != nil {
+		return k.response.Body(view), nil
+	}
+	return openai.Answer(k.head(), k.Base64, view.Output, view.Usage)
 }
 
 // awaitEnd returns the task as it ended, with its output. The error is that of

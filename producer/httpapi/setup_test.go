@@ -57,6 +57,7 @@ type world struct {
 	tale    []event.Event // what is told of a watched task
 	taleErr error         // after it; nil: nothing more comes
 	repeats *calls
+	shelf   *shelf
 }
 
 func (w *world) Task(_ context.Context, t *task.Task, _ string, _ task.Progress) (tasktopic.Ack, error) {
@@ -199,6 +200,7 @@ func setupAs(tb testing.TB, limits admit.Params, blobs string, grace time.Durati
 		tb.Fatal(err)
 	}
 	w := &world{known: map[task.ID]bool{}, prints: map[string][2]string{}, repeats: &calls{}}
+	w.shelf = &shelf{w: w, open: task.Queued}
 	log := slog.New(slog.DiscardHandler)
 	metrics, admission := ingest.NewMetrics(reg), admit.New(limits, reg)
 	intake := ingest.New(ingest.Deps{
@@ -214,6 +216,7 @@ func setupAs(tb testing.TB, limits admit.Params, blobs string, grace time.Durati
 	routes, err := httpapi.New(httpapi.Deps{
 		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Results: &w.results, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
 		WatchFunc: w.watch, Repeats: w.repeats, Seats: seats.New(seats.Params{All: 10, PerTenant: 10}), Registry: reg, Log: log,
+		Responses: w.shelf.desk(minter, desk), NewestFunc: w.shelf.Newest,
 		Bulk: openDesk(tb, w, blobs), MaxFile: maxTestFile,
 		Grace: grace, Heartbeat: 20 * time.Millisecond,
 		Secrets: callback.NewKeys(task.Secret{Key: []byte("0123456789abcdef")}),

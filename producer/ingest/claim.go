@@ -22,11 +22,15 @@ type Claims interface {
 // retryStore is the wait while the store of large payloads does not answer.
 const retryStore = 2 * time.Second
 
-// deposit replaces a large payload by a reference to it. What is stored of a
-// task that is then not accepted goes with its age.
+// deposit replaces a large payload by a reference to it, and does what is to be
+// done before the task is written. What is stored of a task that is then not
+// accepted goes with its age.
 func (in *Intake) deposit(ctx context.Context, d *draft) error {
 	payload, err := in.d.Claims.Deposit(ctx, d.task.Payload)
 	switch {
+	case err == nil && d.before != nil:
+		d.task.Payload = payload
+		return d.before(ctx, d.task)
 	case err == nil:
 		d.task.Payload = payload
 		return nil

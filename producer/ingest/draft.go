@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -26,6 +27,7 @@ type draft struct {
 	earlier    task.ID      // the id the key would have had in the bucket before
 	enqueued   bool         // this submit counted it behind its ordering key
 	registered <-chan error // one answer once its webhook is durable; nil: it has none
+	before     func(ctx context.Context, t *task.Task) error
 }
 
 // draft makes the task of a submission. Errors are what the caller did wrong,
@@ -36,7 +38,7 @@ func (in *Intake) draft(s Submission) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{task: t, key: s.Key}
+	d := &draft{task: t, key: s.Key, before: s.Before}
 	switch {
 	case s.ID != "":
 		if in.d.Minter.Check(s.ID, s.Tenant) != nil {

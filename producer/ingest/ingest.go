@@ -125,6 +125,10 @@ type Submission struct {
 	Kind   task.Kind // what is asked of the model; empty: what the payload's form says
 	ID     task.ID   // as NewID gave it; empty: one is made. Not with a Key
 	Repeat bool      // the ID was submitted before: it may be durable already
+
+	// Before is called once the task has passed every check, before it is written;
+	// its error keeps the task out. A task that is durable already skips it.
+	Before func(ctx context.Context, t *task.Task) error
 }
 
 // Receipt says what was accepted.

@@ -13,6 +13,7 @@ import (
 const (
 	CodeModelNotFound = "model_not_found"
 	CodeInterrupted   = "generation_interrupted"
+	CodeNoPrevious    = "previous_response_not_found"
 
 	codeInvalidKey = "invalid_api_key"
 	codeRateLimit  = "rate_limit_exceeded"
@@ -43,6 +44,8 @@ func NewFailure(status int, code, message, param string) Failure {
 		code = codeRateLimit
 	case f.Status == http.StatusNotFound && param == "model":
 		code = CodeModelNotFound
+	case f.Status == http.StatusNotFound && param == "previous_response_id":
+		code = CodeNoPrevious
 	}
 	if param != "" {
 		f.Param = &param

@@ -48,6 +48,9 @@ type Response struct {
 	Request *ResponseRequest
 }
 
+// Background reports whether nobody waits for the response. Nil is none.
+func (r *Response) Background() bool { return r != nil && r.Request.Echo.Background }
+
 // responseBody is the object of the API.
 type responseBody struct {
 	ID                string            `json:"id"`

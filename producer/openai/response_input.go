@@ -163,3 +163,12 @@ func (it inputItem) result(path string) (Message, error) {
 	content, err := contentOf(it.Output, path+".output")
 	return Message{Role: "tool", ToolCallID: it.CallID, Content: content}, err
 }
+
+// Size is how many bytes of content a message has.
+func (m Message) Size() int {
+	n := len(m.Content) + len(m.ToolCallID)
+	for _, c := range m.ToolCalls {
+		n += len(c.ID) + len(c.Function.Name) + len(c.Function.Arguments)
+	}
+	return n
+}

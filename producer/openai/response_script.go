@@ -423,6 +423,16 @@ func (s *ResponseScript) done(at int, it *outputItem, status string) {
 	s.show("response.output_item.done", map[string]any{"output_index": at, "item": it.json(status)})
 }
 
+// LiveSince is the Since of a reader who joins when the newest attempt with
+// events is known. A task that has ended, and not by that attempt, has its output
+// from none that was told.
+func LiveSince(newest event.Fence, produced string, generation uint8) event.Fence {
+	if newest != 0 && produced != "" && produced != newest.String() {
+		return event.LastRestartID(generation).Fence
+	}
+	return newest
+}
+
 // StartingAfter reads the number that a reader names; -1 for none.
 func StartingAfter(text string) (int64, error) {
 	if text == "" {

@@ -2,12 +2,18 @@ package openai_test
 
 import (
 	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/penstock/penstock/producer/openai"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/fault"
+	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 )
@@ -148,5 +154,28 @@ func TestAConversationGoesOnFromInputAndOutput(t *testing.T) {
 		if _, ok, err := r.Messages(api.Task{Status: status}); ok || err != nil {
 			t.Errorf("%s: %t, %v", status, ok, err)
 		}
+	}
+}
+
+func TestTheDocumentedResponseIsTheOneThatIsWritten(t *testing.T) {
+	raw, err := spec.FS.ReadFile("openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]any `json:"properties"`
+			} `json:"schemas"`
+		} `json:"components"`
+	}
+	var written map[string]any
+	body := responseOf(t, `{"model":"m","input":"hi"}`).Accepted()
+	if err := errors.Join(json.Unmarshal(raw, &doc), json.Unmarshal(body, &written)); err != nil {
+		t.Fatal(err)
+	}
+	names := func(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
+	if diff := cmp.Diff(names(written), names(doc.Components.Schemas["ResponseObject"].Properties)); diff != "" {
+		t.Errorf("(-written +documented)\n%s", diff)
 	}
 }

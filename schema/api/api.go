@@ -100,6 +100,7 @@ type Task struct {
 	Model      string            `json:"model,omitempty"`
 	Class      task.Class        `json:"class,omitempty"`
 	Output     *task.Output      `json:"output,omitempty"`
+	Fence      string            `json:"-"` // of the attempt that the output is of
 	OutputRef  *task.Ref         `json:"-"` // where Output lies when it is not here; answers carry the output itself
 	Usage      *task.Usage       `json:"usage,omitempty"`
 	Error      *terminal.Error   `json:"error,omitempty"`
@@ -157,7 +158,7 @@ func OfTerminal(t *terminal.Terminal, generation uint8) Task {
 	created, ended := t.CreatedAt, t.EndedAt
 	view := Task{
 		TaskID: t.TaskID, Status: t.Status, Generation: generation, Model: t.Model, Class: t.Class,
-		Output: t.Output, OutputRef: t.OutputRef, Usage: t.Usage, Error: t.Error, Attempts: t.Attempts, Labels: t.Labels, EndedAt: &ended,
+		Output: t.Output, Fence: t.Fence, OutputRef: t.OutputRef, Usage: t.Usage, Error: t.Error, Attempts: t.Attempts, Labels: t.Labels, EndedAt: &ended,
 	}
 	if view.Attempts == nil {
 		view.Attempts = []task.Attempt{}

@@ -95,6 +95,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("another writer under the same fence is refused", func(t *testing.T) { refusesTwins(t, open) })
 	t.Run("a lost stream is told, not made anew", func(t *testing.T) { vanishes(t, open) })
 	t.Run("nothing is written after the end", func(t *testing.T) { ends(t, open) })
+	t.Run("the newest attempt is known, also once its task has ended", func(t *testing.T) { findsNewest(t, open) })
 	t.Run("a long stream is folded into a snapshot", func(t *testing.T) { folds(t, open) })
 	t.Run("a snapshot never joins the text of two attempts", func(t *testing.T) { foldsApart(t, open) })
 	t.Run("what is not text alone is folded into a gap", func(t *testing.T) { foldsChoices(t, open) })
@@ -208,6 +209,28 @@ func ends(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	b.claim(t, next, 1) // of the next generation
+}
+
+func findsNewest(t *testing.T, open Open) {
+	b := setup(t, open, eventlog.Params{})
+	newest := func(want event.Fence) {
+		t.Helper()
+		if got, err := b.log.Newest(t.Context(), b.id); got != want || err != nil {
+			t.Errorf("the newest is %s, %v; want %s", got, err, want)
+		}
+	}
+	newest(0)
+	first, second := fence(t, 1, 0), fence(t, 1, 1)
+	b.claim(t, first, 1)
+	b.append(t, first, 1, 3)
+	newest(first)
+	b.claim(t, second, 2)
+	newest(second)
+	key := rediskey.Events(topic.ResultsPartition(b.id, 12), b.id)
+	if err := b.rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: key, ID: event.TerminalID(0).String(), Values: []string{"e", `{"type":"succeeded"}`}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	newest(second)
 }
 
 func folds(t *testing.T, open Open) {
