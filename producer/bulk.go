@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"github.com/penstock/penstock/internal/blob"
+	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/producer/bulk"
@@ -37,7 +38,8 @@ func (s *Service) openBulk(cfg Config, d Deps, p bulkParts) (*bulk.Desk, error) 
 	params := bulk.Params{
 		Publisher: p.pub, Intake: p.intake, Waiter: d.Follower, Results: p.claims, Cancels: p.cancels,
 		Dialect: bulk.OpenAI{Parser: parser}, Log: d.Log, Metrics: d.Registry, Owner: host, MaxTaskAge: cfg.MaxTaskAge,
-		MaxFile: int64(cfg.Bulk.MaxFile), MaxLine: api.MaxBody, FileLife: cfg.Bulk.FileLife, Window: cfg.Bulk.Window, Batches: cfg.Bulk.Batches,
+		Webhooks: callback.Policy{AllowPrivate: cfg.WebhookAllowPrivate},
+		MaxFile:  int64(cfg.Bulk.MaxFile), MaxLine: api.MaxBody, FileLife: cfg.Bulk.FileLife, Window: cfg.Bulk.Window, Batches: cfg.Bulk.Batches,
 	}
 	if p.blobs != nil {
 		control, err := tasktopic.NewReplay(cfg.Kafka, d.Log, topic.Control)

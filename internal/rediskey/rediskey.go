@@ -80,7 +80,7 @@ func Due(partition int32) string { return name(partition, "due", "") }
 // Indexed says which scan filled Due: where it is missing, Due was lost.
 func Indexed(partition int32) string { return name(partition, "indexed", "") }
 
-// Webhook is what became of a task's webhook, and Webhooks says that those of
+// Webhook is what became of the webhook of a task or a batch, and Webhooks says that those of
 // a partition are there: where it is missing, they were lost.
 func Webhook(partition int32, id task.ID) string { return name(partition, "webhook:", string(id)) }
 

@@ -304,61 +304,6 @@ func (*Payload_Messages) isPayload_Content() {}
 
 func (*Payload_Inputs) isPayload_Content() {}
 
-// Webhook asks for a signed callback.
-type Webhook struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where to.
-	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	// Which ends; default all.
-	Events        []string `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Webhook) Reset() {
-	*x = Webhook{}
-	mi := &file_penstock_v1_inference_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Webhook) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Webhook) ProtoMessage() {}
-
-func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_inference_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
-func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *Webhook) GetUrl() string {
-	if x != nil {
-		return x.Url
-	}
-	return ""
-}
-
-func (x *Webhook) GetEvents() []string {
-	if x != nil {
-		return x.Events
-	}
-	return nil
-}
-
 // SubmitResponse says what was accepted.
 type SubmitResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -380,7 +325,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_penstock_v1_inference_proto_msgTypes[3]
+	mi := &file_penstock_v1_inference_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -392,7 +337,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_inference_proto_msgTypes[3]
+	mi := &file_penstock_v1_inference_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -405,7 +350,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{3}
+	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SubmitResponse) GetTaskId() string {
@@ -463,7 +408,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_penstock_v1_inference_proto_msgTypes[4]
+	mi := &file_penstock_v1_inference_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +420,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_inference_proto_msgTypes[4]
+	mi := &file_penstock_v1_inference_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +433,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{4}
+	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetRequest) GetTaskId() string {
@@ -516,7 +461,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_penstock_v1_inference_proto_msgTypes[5]
+	mi := &file_penstock_v1_inference_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +473,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_inference_proto_msgTypes[5]
+	mi := &file_penstock_v1_inference_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +486,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{5}
+	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetResponse) GetTask() *Task {
@@ -564,7 +509,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_penstock_v1_inference_proto_msgTypes[6]
+	mi := &file_penstock_v1_inference_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +521,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_inference_proto_msgTypes[6]
+	mi := &file_penstock_v1_inference_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +534,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{6}
+	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchRequest) GetTaskId() string {
@@ -617,7 +562,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_penstock_v1_inference_proto_msgTypes[7]
+	mi := &file_penstock_v1_inference_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +574,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_inference_proto_msgTypes[7]
+	mi := &file_penstock_v1_inference_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +587,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{7}
+	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchResponse) GetEvent() *Event {
@@ -663,7 +608,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_penstock_v1_inference_proto_msgTypes[8]
+	mi := &file_penstock_v1_inference_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +620,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_inference_proto_msgTypes[8]
+	mi := &file_penstock_v1_inference_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +633,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{8}
+	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CancelRequest) GetTaskId() string {
@@ -712,7 +657,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_penstock_v1_inference_proto_msgTypes[9]
+	mi := &file_penstock_v1_inference_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +669,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_inference_proto_msgTypes[9]
+	mi := &file_penstock_v1_inference_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +682,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{9}
+	return file_penstock_v1_inference_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CancelResponse) GetTask() *Task {
@@ -784,10 +729,7 @@ const file_penstock_v1_inference_proto_rawDesc = "" +
 	"\bmessages\x18\x02 \x01(\v2\x1a.google.protobuf.ListValueH\x00R\bmessages\x124\n" +
 	"\x06inputs\x18\x03 \x01(\v2\x1a.google.protobuf.ListValueH\x00R\x06inputs\x120\n" +
 	"\acontext\x18\x04 \x01(\v2\x16.google.protobuf.ValueR\acontextB\t\n" +
-	"\acontent\"3\n" +
-	"\aWebhook\x12\x10\n" +
-	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
-	"\x06events\x18\x02 \x03(\tR\x06events\"\xc5\x01\n" +
+	"\acontent\"\xc5\x01\n" +
 	"\x0eSubmitResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x1d\n" +
@@ -832,22 +774,22 @@ func file_penstock_v1_inference_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_inference_proto_rawDescData
 }
 
-var file_penstock_v1_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_penstock_v1_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_penstock_v1_inference_proto_goTypes = []any{
 	(*SubmitRequest)(nil),         // 0: penstock.v1.SubmitRequest
 	(*Payload)(nil),               // 1: penstock.v1.Payload
-	(*Webhook)(nil),               // 2: penstock.v1.Webhook
-	(*SubmitResponse)(nil),        // 3: penstock.v1.SubmitResponse
-	(*GetRequest)(nil),            // 4: penstock.v1.GetRequest
-	(*GetResponse)(nil),           // 5: penstock.v1.GetResponse
-	(*WatchRequest)(nil),          // 6: penstock.v1.WatchRequest
-	(*WatchResponse)(nil),         // 7: penstock.v1.WatchResponse
-	(*CancelRequest)(nil),         // 8: penstock.v1.CancelRequest
-	(*CancelResponse)(nil),        // 9: penstock.v1.CancelResponse
-	nil,                           // 10: penstock.v1.SubmitRequest.LabelsEntry
-	(*structpb.Struct)(nil),       // 11: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*SubmitResponse)(nil),        // 2: penstock.v1.SubmitResponse
+	(*GetRequest)(nil),            // 3: penstock.v1.GetRequest
+	(*GetResponse)(nil),           // 4: penstock.v1.GetResponse
+	(*WatchRequest)(nil),          // 5: penstock.v1.WatchRequest
+	(*WatchResponse)(nil),         // 6: penstock.v1.WatchResponse
+	(*CancelRequest)(nil),         // 7: penstock.v1.CancelRequest
+	(*CancelResponse)(nil),        // 8: penstock.v1.CancelResponse
+	nil,                           // 9: penstock.v1.SubmitRequest.LabelsEntry
+	(*structpb.Struct)(nil),       // 10: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*Webhook)(nil),               // 13: penstock.v1.Webhook
 	(*structpb.ListValue)(nil),    // 14: google.protobuf.ListValue
 	(*structpb.Value)(nil),        // 15: google.protobuf.Value
 	(*Task)(nil),                  // 16: penstock.v1.Task
@@ -855,28 +797,28 @@ var file_penstock_v1_inference_proto_goTypes = []any{
 }
 var file_penstock_v1_inference_proto_depIdxs = []int32{
 	1,  // 0: penstock.v1.SubmitRequest.payload:type_name -> penstock.v1.Payload
-	11, // 1: penstock.v1.SubmitRequest.params:type_name -> google.protobuf.Struct
-	12, // 2: penstock.v1.SubmitRequest.deadline:type_name -> google.protobuf.Timestamp
-	13, // 3: penstock.v1.SubmitRequest.timeout:type_name -> google.protobuf.Duration
-	10, // 4: penstock.v1.SubmitRequest.labels:type_name -> penstock.v1.SubmitRequest.LabelsEntry
-	2,  // 5: penstock.v1.SubmitRequest.webhook:type_name -> penstock.v1.Webhook
-	13, // 6: penstock.v1.SubmitRequest.wait:type_name -> google.protobuf.Duration
+	10, // 1: penstock.v1.SubmitRequest.params:type_name -> google.protobuf.Struct
+	11, // 2: penstock.v1.SubmitRequest.deadline:type_name -> google.protobuf.Timestamp
+	12, // 3: penstock.v1.SubmitRequest.timeout:type_name -> google.protobuf.Duration
+	9,  // 4: penstock.v1.SubmitRequest.labels:type_name -> penstock.v1.SubmitRequest.LabelsEntry
+	13, // 5: penstock.v1.SubmitRequest.webhook:type_name -> penstock.v1.Webhook
+	12, // 6: penstock.v1.SubmitRequest.wait:type_name -> google.protobuf.Duration
 	14, // 7: penstock.v1.Payload.messages:type_name -> google.protobuf.ListValue
 	14, // 8: penstock.v1.Payload.inputs:type_name -> google.protobuf.ListValue
 	15, // 9: penstock.v1.Payload.context:type_name -> google.protobuf.Value
 	16, // 10: penstock.v1.SubmitResponse.task:type_name -> penstock.v1.Task
-	13, // 11: penstock.v1.GetRequest.wait:type_name -> google.protobuf.Duration
+	12, // 11: penstock.v1.GetRequest.wait:type_name -> google.protobuf.Duration
 	16, // 12: penstock.v1.GetResponse.task:type_name -> penstock.v1.Task
 	17, // 13: penstock.v1.WatchResponse.event:type_name -> penstock.v1.Event
 	16, // 14: penstock.v1.CancelResponse.task:type_name -> penstock.v1.Task
 	0,  // 15: penstock.v1.Inference.Submit:input_type -> penstock.v1.SubmitRequest
-	4,  // 16: penstock.v1.Inference.Get:input_type -> penstock.v1.GetRequest
-	6,  // 17: penstock.v1.Inference.Watch:input_type -> penstock.v1.WatchRequest
-	8,  // 18: penstock.v1.Inference.Cancel:input_type -> penstock.v1.CancelRequest
-	3,  // 19: penstock.v1.Inference.Submit:output_type -> penstock.v1.SubmitResponse
-	5,  // 20: penstock.v1.Inference.Get:output_type -> penstock.v1.GetResponse
-	7,  // 21: penstock.v1.Inference.Watch:output_type -> penstock.v1.WatchResponse
-	9,  // 22: penstock.v1.Inference.Cancel:output_type -> penstock.v1.CancelResponse
+	3,  // 16: penstock.v1.Inference.Get:input_type -> penstock.v1.GetRequest
+	5,  // 17: penstock.v1.Inference.Watch:input_type -> penstock.v1.WatchRequest
+	7,  // 18: penstock.v1.Inference.Cancel:input_type -> penstock.v1.CancelRequest
+	2,  // 19: penstock.v1.Inference.Submit:output_type -> penstock.v1.SubmitResponse
+	4,  // 20: penstock.v1.Inference.Get:output_type -> penstock.v1.GetResponse
+	6,  // 21: penstock.v1.Inference.Watch:output_type -> penstock.v1.WatchResponse
+	8,  // 22: penstock.v1.Inference.Cancel:output_type -> penstock.v1.CancelResponse
 	19, // [19:23] is the sub-list for method output_type
 	15, // [15:19] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
@@ -901,7 +843,7 @@ func file_penstock_v1_inference_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_inference_proto_rawDesc), len(file_penstock_v1_inference_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,8 @@ type ForwardRequestRequest struct {
 	Source string `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
 	// How long the call may wait for the task's end, at most 60 s.
 	Wait *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
+	// A signed callback for its end.
+	Webhook *Webhook `protobuf:"bytes,8,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	// What was said before in the session is given to the model, and this turn is
 	// remembered. Needs session_id.
 	Memory        bool `protobuf:"varint,9,opt,name=memory,proto3" json:"memory,omitempty"`
@@ -123,6 +125,13 @@ func (x *ForwardRequestRequest) GetSource() string {
 func (x *ForwardRequestRequest) GetWait() *durationpb.Duration {
 	if x != nil {
 		return x.Wait
+	}
+	return nil
+}
+
+func (x *ForwardRequestRequest) GetWebhook() *Webhook {
+	if x != nil {
+		return x.Webhook
 	}
 	return nil
 }
@@ -229,7 +238,7 @@ var File_penstock_v1_router_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_router_proto_rawDesc = "" +
 	"\n" +
-	"\x18penstock/v1/router.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16penstock/v1/task.proto\"\x9f\x02\n" +
+	"\x18penstock/v1/router.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16penstock/v1/task.proto\"\xcf\x02\n" +
 	"\x15ForwardRequestRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1d\n" +
 	"\n" +
@@ -240,7 +249,8 @@ const file_penstock_v1_router_proto_rawDesc = "" +
 	"\n" +
 	"message_id\x18\x05 \x01(\tR\tmessageId\x12\x16\n" +
 	"\x06source\x18\x06 \x01(\tR\x06source\x12-\n" +
-	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x16\n" +
+	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12.\n" +
+	"\awebhook\x18\b \x01(\v2\x14.penstock.v1.WebhookR\awebhook\x12\x16\n" +
 	"\x06memory\x18\t \x01(\bR\x06memory\"\xcd\x01\n" +
 	"\x16ForwardRequestResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
@@ -273,19 +283,21 @@ var file_penstock_v1_router_proto_goTypes = []any{
 	(*ForwardRequestResponse)(nil), // 1: penstock.v1.ForwardRequestResponse
 	(*structpb.Struct)(nil),        // 2: google.protobuf.Struct
 	(*durationpb.Duration)(nil),    // 3: google.protobuf.Duration
-	(*Task)(nil),                   // 4: penstock.v1.Task
+	(*Webhook)(nil),                // 4: penstock.v1.Webhook
+	(*Task)(nil),                   // 5: penstock.v1.Task
 }
 var file_penstock_v1_router_proto_depIdxs = []int32{
 	2, // 0: penstock.v1.ForwardRequestRequest.context:type_name -> google.protobuf.Struct
 	3, // 1: penstock.v1.ForwardRequestRequest.wait:type_name -> google.protobuf.Duration
-	4, // 2: penstock.v1.ForwardRequestResponse.task:type_name -> penstock.v1.Task
-	0, // 3: penstock.v1.MessageRouter.ForwardRequest:input_type -> penstock.v1.ForwardRequestRequest
-	1, // 4: penstock.v1.MessageRouter.ForwardRequest:output_type -> penstock.v1.ForwardRequestResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 2: penstock.v1.ForwardRequestRequest.webhook:type_name -> penstock.v1.Webhook
+	5, // 3: penstock.v1.ForwardRequestResponse.task:type_name -> penstock.v1.Task
+	0, // 4: penstock.v1.MessageRouter.ForwardRequest:input_type -> penstock.v1.ForwardRequestRequest
+	1, // 5: penstock.v1.MessageRouter.ForwardRequest:output_type -> penstock.v1.ForwardRequestResponse
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_router_proto_init() }

@@ -28,6 +28,61 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Webhook asks for a signed callback.
+type Webhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where to.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Which ends; default all.
+	Events        []string `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Webhook) Reset() {
+	*x = Webhook{}
+	mi := &file_penstock_v1_task_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Webhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Webhook) ProtoMessage() {}
+
+func (x *Webhook) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_task_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
+func (*Webhook) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_task_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Webhook) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Webhook) GetEvents() []string {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
 // Task is what is known of a task.
 type Task struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -62,7 +117,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_penstock_v1_task_proto_msgTypes[0]
+	mi := &file_penstock_v1_task_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -74,7 +129,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_task_proto_msgTypes[0]
+	mi := &file_penstock_v1_task_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -87,7 +142,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_task_proto_rawDescGZIP(), []int{0}
+	return file_penstock_v1_task_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Task) GetTaskId() string {
@@ -194,7 +249,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_penstock_v1_task_proto_msgTypes[1]
+	mi := &file_penstock_v1_task_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +261,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_task_proto_msgTypes[1]
+	mi := &file_penstock_v1_task_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +274,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_task_proto_rawDescGZIP(), []int{1}
+	return file_penstock_v1_task_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Output) GetText() string {
@@ -272,7 +327,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_penstock_v1_task_proto_msgTypes[2]
+	mi := &file_penstock_v1_task_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -284,7 +339,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_task_proto_msgTypes[2]
+	mi := &file_penstock_v1_task_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -297,7 +352,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_task_proto_rawDescGZIP(), []int{2}
+	return file_penstock_v1_task_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Usage) GetPromptTokens() int64 {
@@ -336,7 +391,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_penstock_v1_task_proto_msgTypes[3]
+	mi := &file_penstock_v1_task_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +403,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_task_proto_msgTypes[3]
+	mi := &file_penstock_v1_task_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +416,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_task_proto_rawDescGZIP(), []int{3}
+	return file_penstock_v1_task_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Error) GetCode() string {
@@ -414,7 +469,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_penstock_v1_task_proto_msgTypes[4]
+	mi := &file_penstock_v1_task_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +481,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_task_proto_msgTypes[4]
+	mi := &file_penstock_v1_task_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +494,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_task_proto_rawDescGZIP(), []int{4}
+	return file_penstock_v1_task_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Attempt) GetN() int32 {
@@ -548,7 +603,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_penstock_v1_task_proto_msgTypes[5]
+	mi := &file_penstock_v1_task_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +615,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_task_proto_msgTypes[5]
+	mi := &file_penstock_v1_task_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +628,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_task_proto_rawDescGZIP(), []int{5}
+	return file_penstock_v1_task_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Event) GetId() string {
@@ -671,7 +726,10 @@ var File_penstock_v1_task_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x16penstock/v1/task.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x04\n" +
+	"\x16penstock/v1/task.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
+	"\aWebhook\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
+	"\x06events\x18\x02 \x03(\tR\x06events\"\x9a\x04\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x1e\n" +
@@ -750,32 +808,33 @@ func file_penstock_v1_task_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_task_proto_rawDescData
 }
 
-var file_penstock_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_penstock_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_penstock_v1_task_proto_goTypes = []any{
-	(*Task)(nil),                  // 0: penstock.v1.Task
-	(*Output)(nil),                // 1: penstock.v1.Output
-	(*Usage)(nil),                 // 2: penstock.v1.Usage
-	(*Error)(nil),                 // 3: penstock.v1.Error
-	(*Attempt)(nil),               // 4: penstock.v1.Attempt
-	(*Event)(nil),                 // 5: penstock.v1.Event
-	nil,                           // 6: penstock.v1.Task.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*Webhook)(nil),               // 0: penstock.v1.Webhook
+	(*Task)(nil),                  // 1: penstock.v1.Task
+	(*Output)(nil),                // 2: penstock.v1.Output
+	(*Usage)(nil),                 // 3: penstock.v1.Usage
+	(*Error)(nil),                 // 4: penstock.v1.Error
+	(*Attempt)(nil),               // 5: penstock.v1.Attempt
+	(*Event)(nil),                 // 6: penstock.v1.Event
+	nil,                           // 7: penstock.v1.Task.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
 }
 var file_penstock_v1_task_proto_depIdxs = []int32{
-	1,  // 0: penstock.v1.Task.output:type_name -> penstock.v1.Output
-	2,  // 1: penstock.v1.Task.usage:type_name -> penstock.v1.Usage
-	3,  // 2: penstock.v1.Task.error:type_name -> penstock.v1.Error
-	4,  // 3: penstock.v1.Task.attempts:type_name -> penstock.v1.Attempt
-	6,  // 4: penstock.v1.Task.labels:type_name -> penstock.v1.Task.LabelsEntry
-	7,  // 5: penstock.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	7,  // 6: penstock.v1.Task.ended_at:type_name -> google.protobuf.Timestamp
-	7,  // 7: penstock.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
-	7,  // 8: penstock.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	7,  // 9: penstock.v1.Event.at:type_name -> google.protobuf.Timestamp
-	2,  // 10: penstock.v1.Event.usage:type_name -> penstock.v1.Usage
-	0,  // 11: penstock.v1.Event.result:type_name -> penstock.v1.Task
-	8,  // 12: penstock.v1.Event.retry_after:type_name -> google.protobuf.Duration
+	2,  // 0: penstock.v1.Task.output:type_name -> penstock.v1.Output
+	3,  // 1: penstock.v1.Task.usage:type_name -> penstock.v1.Usage
+	4,  // 2: penstock.v1.Task.error:type_name -> penstock.v1.Error
+	5,  // 3: penstock.v1.Task.attempts:type_name -> penstock.v1.Attempt
+	7,  // 4: penstock.v1.Task.labels:type_name -> penstock.v1.Task.LabelsEntry
+	8,  // 5: penstock.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	8,  // 6: penstock.v1.Task.ended_at:type_name -> google.protobuf.Timestamp
+	8,  // 7: penstock.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
+	8,  // 8: penstock.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	8,  // 9: penstock.v1.Event.at:type_name -> google.protobuf.Timestamp
+	3,  // 10: penstock.v1.Event.usage:type_name -> penstock.v1.Usage
+	1,  // 11: penstock.v1.Event.result:type_name -> penstock.v1.Task
+	9,  // 12: penstock.v1.Event.retry_after:type_name -> google.protobuf.Duration
 	13, // [13:13] is the sub-list for method output_type
 	13, // [13:13] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
@@ -794,7 +853,7 @@ func file_penstock_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_task_proto_rawDesc), len(file_penstock_v1_task_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -22,7 +22,7 @@ var webhookSource string
 
 var webhookScript = redisclient.NewScript(webhookSource)
 
-// WebhookLog is what became of a task's webhook, up to an offset of
+// WebhookLog is what became of the webhook of a task or a batch, up to an offset of
 // penstock.webhooks.
 type WebhookLog struct {
 	webhook.Log
@@ -42,13 +42,13 @@ func (s *Store) PutWebhooks(ctx context.Context, logs []WebhookLog) error {
 				return fmt.Errorf("encode log of a webhook: %w", err)
 			}
 			calls[i] = redisclient.Call{
-				Keys: []string{rediskey.Webhook(s.Partition(l.TaskID), l.TaskID)},
+				Keys: []string{s.webhookKey(l.Subject())},
 				Args: []any{l.Offset, value, seconds(s.p.TTL + untilNext(l.Log, time.Now()))},
 			}
 		}
 		for i, cmd := range webhookScript.RunAll(ctx, s.rdb, calls) {
 			if err := cmd.Err(); err != nil {
-				errs = append(errs, fmt.Errorf("show webhook of task %s: %w", chunk[i].TaskID, err))
+				errs = append(errs, fmt.Errorf("show webhook of %s: %w", chunk[i].Subject(), err))
 			}
 		}
 	}
@@ -69,21 +69,35 @@ func untilNext(l webhook.Log, now time.Time) time.Duration {
 // Webhook returns what became of a task's webhook. Where nothing is known of it,
 // complete says whether that means that there is nothing.
 func (s *Store) Webhook(ctx context.Context, id task.ID) (l webhook.Log, complete bool, err error) {
-	partition := s.Partition(id)
+	return s.webhook(ctx, webhook.Log{TaskID: id})
+}
+
+// BatchWebhook is Webhook of a batch.
+func (s *Store) BatchWebhook(ctx context.Context, id string) (l webhook.Log, complete bool, err error) {
+	return s.webhook(ctx, webhook.Log{BatchID: id})
+}
+
+func (s *Store) webhook(ctx context.Context, of webhook.Log) (l webhook.Log, complete bool, err error) {
 	pipe := s.rdb.Pipeline()
-	marked := pipe.Exists(ctx, rediskey.Webhooks(partition)) // first: complete, and then unknown, is none
-	shown := pipe.HGet(ctx, rediskey.Webhook(partition, id), "v")
+	marked := pipe.Exists(ctx, rediskey.Webhooks(s.Partition(task.ID(of.Subject())))) // first: complete, and then unknown, is none
+	shown := pipe.HGet(ctx, s.webhookKey(of.Subject()), "v")
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) { // Nil: nothing is known
-		return l, false, fmt.Errorf("read webhook of task: %w", err)
+		return l, false, fmt.Errorf("read webhook of %s: %w", of.Subject(), err)
 	}
-	l = webhook.Log{TaskID: id, Deliveries: []webhook.Delivery{}}
+	l, l.Deliveries = of, []webhook.Delivery{}
 	if text := shown.Val(); text != "" {
 		if err := json.Unmarshal([]byte(text), &l); err != nil {
-			return l, false, fmt.Errorf("read webhook of task: %w", err)
+			return l, false, fmt.Errorf("read webhook of %s: %w", of.Subject(), err)
 		}
 		return l, true, nil
 	}
 	return l, marked.Val() > 0, nil
+}
+
+// webhookKey lies with the webhooks of the partition that the subject's records
+// are in, as those of a task do: a partition's logs are lost or there together.
+func (s *Store) webhookKey(subject string) string {
+	return rediskey.Webhook(s.Partition(task.ID(subject)), task.ID(subject))
 }
 
 // WebhooksLost returns which of the partitions do not have the logs of all their

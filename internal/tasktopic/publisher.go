@@ -155,8 +155,8 @@ func (p *Publisher) placed(rec *kgo.Record) (*kgo.Record, error) {
 	return rec, nil
 }
 
-// Webhook publishes a step of a task's webhook, in the partition of the number
-// that the task's results have.
+// Webhook publishes a step of a webhook, in the partition of the number that the
+// results of its task have; a batch is placed by the same rule.
 func (p *Publisher) Webhook(ctx context.Context, w *webhook.Record) (Ack, error) {
 	rec, err := p.webhook(w, telemetry.TraceParent(ctx))
 	if err != nil {

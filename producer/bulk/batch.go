@@ -7,6 +7,7 @@ import (
 
 	"github.com/penstock/penstock/internal/joblog"
 	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 // Status is where a batch stands.
@@ -19,6 +20,8 @@ type Status string
 //	    │  │          │  └▶ cancelling ─▶ cancelled
 //	    │  └──────────────────▲
 //	    └▶ failed  (the file is at fault, and no line was run)
+//
+// Nothing follows an end, but that whoever asked for it is told.
 const (
 	Validating Status = "validating"
 	InProgress Status = "in_progress"
@@ -51,6 +54,7 @@ type Spec struct {
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	OutputLife time.Duration     `json:"output_life"`   // of the files it makes
 	Key        string            `json:"key,omitempty"` // the client's idempotency key
+	Webhook    *task.Webhook     `json:"webhook,omitempty"`
 }
 
 // Fault is what is wrong with a file, or with one line of it.
@@ -94,6 +98,7 @@ type Batch struct {
 type batch struct {
 	Batch
 	seat     joblog.Seat
+	told     bool // its end lies on penstock.webhooks
 	done     lineSet
 	segments int // that count
 	outputs  []task.Ref
@@ -105,11 +110,28 @@ func (b *batch) view() Batch {
 	v := b.Batch
 	v.Spec.Metadata = maps.Clone(v.Spec.Metadata)
 	v.Faults = slices.Clone(v.Faults)
+	if w := v.Spec.Webhook; w != nil {
+		v.Spec.Webhook = &task.Webhook{URL: w.URL, Events: slices.Clone(w.Events)}
+	}
 	return v
 }
 
+// end ends the batch. Its owner stays where somebody must be told of it.
 func (b *batch) end(s Status, at time.Time) {
 	b.Status, b.EndedAt = s, at
-	b.seat.Leave()
 	b.done, b.outputs, b.errors = nil, nil, nil
+	if b.over() {
+		b.seat.Leave()
+	}
 }
+
+// over reports whether nothing is left to do for the batch.
+func (b *batch) over() bool { return b.Status.Ended() && (b.told || !b.wanted()) }
+
+// wanted reports whether somebody wants to hear that the batch ended as it did.
+func (b *Batch) wanted() bool {
+	return b.Spec.Webhook != nil && webhook.Wants(b.Spec.Webhook, b.event())
+}
+
+// event is the type of the event that tells of the batch's end.
+func (b *Batch) event() string { return webhook.BatchType(string(b.Status)) }

@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/internal/joblog"
+	"github.com/penstock/penstock/producer/ingest"
 	"github.com/penstock/penstock/schema/fault"
+	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 // Order is what a client asks of a batch.
@@ -16,6 +20,7 @@ type Order struct {
 	Endpoint   string
 	Window     string // "24h", or shorter
 	Metadata   map[string]string
+	Webhook    *task.Webhook // who is told of the end; nil: nobody
 	OutputLife time.Duration // of the files it makes; 0: as long as files live here
 	Key        string        // idempotency key; empty: every order is a batch of its own
 	Repeat     bool          // the client says that it may have sent this before
@@ -67,6 +72,11 @@ func (d *Desk) spec(ctx context.Context, tenant string, o Order) (*Spec, error) 
 	if err := checkMetadata(o.Metadata); err != nil {
 		return nil, err
 	}
+	if o.Webhook != nil {
+		if err := ingest.CheckWebhook(d.p.Webhooks, o.Webhook, webhook.BatchTypes()); err != nil {
+			return nil, err
+		}
+	}
 	life, err := d.life("output_expires_after", o.OutputLife)
 	if err != nil {
 		return nil, err
@@ -86,7 +96,7 @@ func (d *Desk) spec(ctx context.Context, tenant string, o Order) (*Spec, error) 
 	}
 	return &Spec{
 		Tenant: tenant, Endpoint: o.Endpoint, Input: f.ID, Content: f.Content, Window: o.Window,
-		ExpiresAt: expires, Metadata: o.Metadata, OutputLife: life, Key: o.Key,
+		ExpiresAt: expires, Metadata: o.Metadata, OutputLife: life, Key: o.Key, Webhook: o.Webhook,
 	}, nil
 }
 
@@ -122,11 +132,18 @@ func (d *Desk) repeated(s *Spec, repeat bool) (Batch, bool) {
 	latest, _ := d.ledger.listBatches(s.Tenant, Page{Limit: maxOpen})
 	for _, b := range latest {
 		if d.p.Publisher.BrokerNow().Sub(b.CreatedAt) < repeatFor && b.Spec.Input == s.Input && b.Spec.Endpoint == s.Endpoint &&
-			b.Spec.Window == s.Window && maps.Equal(b.Spec.Metadata, s.Metadata) {
+			b.Spec.Window == s.Window && maps.Equal(b.Spec.Metadata, s.Metadata) && sameWebhook(b.Spec.Webhook, s.Webhook) {
 			return b, true
 		}
 	}
 	return Batch{}, false
+}
+
+func sameWebhook(a, b *task.Webhook) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.URL == b.URL && slices.Equal(a.Events, b.Events)
 }
 
 // FindBatch returns a tenant's batch. Errors: NotFound, Unavailable.

@@ -14,7 +14,7 @@ import (
 func TestABatchSurvivesAKillAtEveryStep(t *testing.T) {
 	const n = 40
 	for _, op := range []string{
-		"bulk.claimed", "bulk.validated", "accept", "put", "bulk.segment", "bulk.finalizing", "open", "keep", "bulk.ended", "bulk.beat",
+		"bulk.claimed", "bulk.validated", "accept", "put", "bulk.segment", "bulk.finalizing", "open", "keep", "bulk.ended", "announce", "bulk.told", "bulk.beat",
 	} {
 		for _, when := range []string{"before ", "after "} {
 			for _, nth := range []int{1, 3} {
@@ -31,7 +31,7 @@ func TestABatchSurvivesAKillAtEveryStep(t *testing.T) {
 							}
 							return seen == nth
 						})
-						b, err := victim.desk.Create(t.Context(), tenant, bulk.Order{Input: input, Endpoint: endpoint, Window: "24h"})
+						b, err := victim.desk.Create(t.Context(), tenant, bulk.Order{Input: input, Endpoint: endpoint, Window: "24h", Webhook: hook})
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -44,6 +44,7 @@ func TestABatchSurvivesAKillAtEveryStep(t *testing.T) {
 							t.Errorf("ended as %s", ended.Status)
 						}
 						heir.expectWhole(ended, n)
+						heir.expectTold(ended)
 					})
 				})
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/joblog"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/tasktopic"
@@ -21,6 +22,7 @@ import (
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 // Source reads penstock.control from its start; tasktopic.Replay is one.
@@ -30,9 +32,11 @@ type Source interface {
 	Poll(ctx context.Context) (entries []tasktopic.Read, caughtUp bool, err error)
 }
 
-// Publisher writes penstock.control; tasktopic.Publisher is one.
+// Publisher writes penstock.control and, of ends that somebody wants to hear of,
+// penstock.webhooks; tasktopic.Publisher is one.
 type Publisher interface {
 	Control(ctx context.Context, key string, value []byte) (tasktopic.Ack, error)
+	Webhook(ctx context.Context, w *webhook.Record) (tasktopic.Ack, error)
 	// BrokerNow is the present by the clock that windows are compared with.
 	BrokerNow() time.Time
 }
@@ -88,13 +92,14 @@ type Params struct {
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
 
-	Owner      string        // names this process in the log; New makes it unique
-	MaxTaskAge time.Duration // no deadline is further away
-	MaxFile    int64         // bytes of an uploaded file
-	MaxLine    int           // bytes of one line
-	FileLife   time.Duration // of a file whose client names no shorter one, and the longest
-	Window     int           // tasks of one batch in flight
-	Batches    int           // run by this process at a time
+	Owner      string          // names this process in the log; New makes it unique
+	MaxTaskAge time.Duration   // no deadline is further away
+	MaxFile    int64           // bytes of an uploaded file
+	MaxLine    int             // bytes of one line
+	FileLife   time.Duration   // of a file whose client names no shorter one, and the longest
+	Webhooks   callback.Policy // which webhooks are taken
+	Window     int             // tasks of one batch in flight
+	Batches    int             // run by this process at a time
 
 	SegmentBytes int           // of output, after which it is stored; default 1 MiB
 	SegmentLines int           // likewise; default 1000

@@ -30,6 +30,7 @@ const (
 	entrySegment    entryType = "bulk.segment"    // * some lines have an outcome, which is stored
 	entryFinalizing entryType = "bulk.finalizing" // * all have
 	entryEnded      entryType = "bulk.ended"      // * and the files are there
+	entryTold       entryType = "bulk.told"       // * its end lies on penstock.webhooks
 	entryReleased   entryType = "bulk.released"   // * it stopped; anybody may go on
 )
 

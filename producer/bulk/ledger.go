@@ -46,7 +46,7 @@ func (g *ledger) apply(e entry, heard time.Time) {
 	case entryCreated:
 		g.create(e)
 	default:
-		if b, ok := g.batches[e.ID]; ok && !b.Status.Ended() {
+		if b, ok := g.batches[e.ID]; ok && !b.over() {
 			g.applyTo(b, e, heard)
 		}
 	}
@@ -71,9 +71,24 @@ func (g *ledger) applyTo(b *batch, e entry, heard time.Time) {
 	}
 }
 
+// applyAfterEnd folds an entry of the present owner of a batch that has ended.
+func (b *batch) applyAfterEnd(e entry) {
+	switch e.Type {
+	case entryTold:
+		b.told = true
+		b.seat.Leave()
+	case entryReleased:
+		b.seat.Leave()
+	}
+}
+
 // applyOwners folds an entry of the present owner. Whoever was replaced writes
 // in vain.
 func (g *ledger) applyOwners(b *batch, e entry) {
+	if b.Status.Ended() {
+		b.applyAfterEnd(e)
+		return
+	}
 	switch e.Type {
 	case entryValidated:
 		if b.Total = e.Total; b.Status == Validating {
@@ -295,7 +310,7 @@ func (g *ledger) offers(now time.Time, lease time.Duration) []joblog.Offer {
 	defer g.mu.Unlock()
 	var free []*batch
 	for _, b := range g.batches {
-		if !b.Status.Ended() && b.seat.Free(now, lease) {
+		if !b.over() && b.seat.Free(now, lease) {
 			free = append(free, b)
 		}
 	}
@@ -329,7 +344,7 @@ func (g *ledger) granted(o joblog.Offer, owner string) (*tenure, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b, ok := g.batches[o.Job]
-	if !ok || !b.seat.Is(owner, o.Epoch) || b.Status.Ended() {
+	if !ok || !b.seat.Is(owner, o.Epoch) || b.over() {
 		return nil, false
 	}
 	return &tenure{
@@ -343,8 +358,20 @@ func (g *ledger) standing(t *tenure, owner string) (Status, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b, ok := g.batches[t.id]
-	if !ok || !b.seat.Is(owner, t.epoch) || b.Status.Ended() {
+	if !ok || !b.seat.Is(owner, t.epoch) || b.over() {
 		return "", false
 	}
 	return b.Status, true
+}
+
+// owed returns the batch of a tenure if it has ended and somebody must be told
+// so.
+func (g *ledger) owed(t *tenure) (Batch, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b, ok := g.batches[t.id]
+	if !ok || !b.Status.Ended() || b.over() {
+		return Batch{}, false
+	}
+	return b.view(), true
 }

@@ -83,9 +83,18 @@ func (u *runner) drain(ctx, process context.Context) {
 	}
 }
 
-// work takes the batch from where it stands to its end. The error says why it
-// did not come to it.
+// work takes the batch from where it stands to its end, and tells whoever wants
+// to hear of it. The error says why it did not come to it.
 func (u *runner) work() error {
+	if !u.t.status.Ended() {
+		if err := u.bringToEnd(); err != nil {
+			return err
+		}
+	}
+	return u.announce()
+}
+
+func (u *runner) bringToEnd() error {
 	input, err := u.spool()
 	if err != nil {
 		return err

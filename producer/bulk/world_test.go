@@ -32,6 +32,7 @@ import (
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/schema/webhook"
 	"github.com/penstock/penstock/schema/wire"
 )
 
@@ -56,6 +57,7 @@ type world struct {
 	most    int // of flying
 	takes   func(prompt string) time.Duration
 	refuse  func(prompt string) error // of the door
+	told    []*webhook.Record         // on penstock.webhooks
 	window  int
 	segment int // lines of one
 	maxFile int64
@@ -244,6 +246,14 @@ func (p *process) Control(_ context.Context, key string, value []byte) (ack task
 		return nil
 	})
 	return ack, err
+}
+
+func (p *process) Webhook(_ context.Context, w *webhook.Record) (ack tasktopic.Ack, err error) {
+	return ack, p.effect("announce", func() error {
+		told := *w
+		p.told = append(p.told, &told)
+		return nil
+	})
 }
 
 func (p *process) Poll(ctx context.Context) ([]tasktopic.Read, bool, error) {

@@ -82,6 +82,9 @@ func (s *Server) message(r *rpc.ForwardRequestRequest, body []byte, key string) 
 	if m.Source == "" {
 		m.Source = task.SourceAPI
 	}
+	if w := r.GetWebhook(); w != nil {
+		m.Webhook = &task.Webhook{URL: w.GetUrl(), Events: w.GetEvents()}
+	}
 	if r.Context != nil {
 		given, err := r.Context.MarshalJSON()
 		if err != nil {

@@ -130,6 +130,7 @@ func TestAMessageFindsItsModel(t *testing.T) {
 	b := setup(t, grpcapi.Params{}, admit.Params{})
 	r := &rpc.ForwardRequestRequest{
 		UserId: "u7", SessionId: "s1", InputText: "where is my invoice?", MessageId: "m-1", Context: structOf(t, map[string]any{"page": "billing"}),
+		Webhook: &rpc.Webhook{Url: "https://example.com/hook", Events: []string{"task.dead"}},
 	}
 	got, err := b.router.ForwardRequest(b.as("acme"), r)
 	if err != nil {
@@ -143,6 +144,9 @@ func TestAMessageFindsItsModel(t *testing.T) {
 	if in.Model != "sim-chat" || in.SessionID != "s1" || in.Payload.Text != "where is my invoice?" || in.Source != task.SourceAPI ||
 		!strings.Contains(string(in.Payload.Context), "billing") {
 		t.Errorf("%+v", in)
+	}
+	if diff := cmp.Diff(&task.Webhook{URL: "https://example.com/hook", Events: []string{"task.dead"}}, in.Webhook); diff != "" {
+		t.Error(diff)
 	}
 	if diff := cmp.Diff(map[string]string{"user_id": "u7", "message_id": "m-1"}, in.Labels); diff != "" {
 		t.Error(diff)

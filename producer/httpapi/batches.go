@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/penstock/penstock/internal/httpserver"
+	"github.com/penstock/penstock/internal/lookup"
 	"github.com/penstock/penstock/producer/bulk"
 	"github.com/penstock/penstock/schema/api"
 )
@@ -30,7 +32,7 @@ func (a *API) postBulk(c echo.Context) error {
 		return answer(err)
 	}
 	b, err := a.d.Bulk.Create(c.Request().Context(), tenant, bulk.Order{
-		Input: o.InputFileID, Endpoint: o.Endpoint, Window: o.CompletionWindow, Metadata: o.Metadata, OutputLife: life,
+		Input: o.InputFileID, Endpoint: o.Endpoint, Window: o.CompletionWindow, Metadata: o.Metadata, OutputLife: life, Webhook: o.Webhook,
 		Key: in.key, Repeat: retries(c.Request().Header),
 	})
 	if err != nil {
@@ -46,6 +48,27 @@ func (a *API) getBatch(c echo.Context) error {
 	}
 	return c.JSON(http.StatusOK, batchOf(b))
 }
+
+// getBatchWebhook shows what became of a batch's webhook. It is empty until the
+// batch has ended, and without a webhook for ever.
+func (a *API) getBatchWebhook(c echo.Context) error {
+	b, err := a.d.Bulk.FindBatch(c.Request().Context(), httpserver.Principal(c).Tenant, c.Param("id"))
+	if err != nil {
+		return a.bulkError(c, err)
+	}
+	log, complete, err := a.d.Hooks.BatchWebhook(c.Request().Context(), b.ID)
+	switch {
+	case err != nil:
+		return lookup.Unavailable(err)
+	case !complete && b.Spec.Webhook != nil && b.Status.Ended():
+		return lookup.Unavailable(errHooksLost)
+	}
+	return httpserver.OK(c, http.StatusOK, log)
+}
+
+// errHooksLost is the cause of an answer that has to wait until Redis has the
+// logs of webhooks again.
+var errHooksLost = errors.New("logs of webhooks are being restored")
 
 func (a *API) cancelBatch(c echo.Context) error {
 	b, err := a.d.Bulk.Cancel(c.Request().Context(), httpserver.Principal(c).Tenant, c.Param("id"))

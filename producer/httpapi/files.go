@@ -47,6 +47,7 @@ func (a *API) registerBulk(e *echo.Echo) {
 	e.POST("/v1/batches", a.postBulk, form, submit)
 	e.GET("/v1/batches", a.getBatches, form, read)
 	e.GET("/v1/batches/:id", a.getBatch, form, read)
+	e.GET("/v1/batches/:id/webhook", a.getBatchWebhook, form, read)
 	e.POST("/v1/batches/:id/cancel", a.cancelBatch, form, submit)
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/topic"
+	"github.com/penstock/penstock/schema/webhook"
 	"github.com/penstock/penstock/schema/wire"
 )
 
@@ -47,6 +48,13 @@ func (j *jobs) Control(_ context.Context, key string, value []byte) (tasktopic.A
 	j.offset++
 	j.control <- tasktopic.Read{Topic: topic.Control, Offset: at, Time: time.Now(), Record: wire.Control(key, value, time.Now())}
 	return tasktopic.Ack{Offset: at}, nil
+}
+
+func (j *jobs) Webhook(_ context.Context, w *webhook.Record) (tasktopic.Ack, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.told = append(j.told, w)
+	return tasktopic.Ack{}, nil
 }
 
 func (j *jobs) Poll(ctx context.Context) ([]tasktopic.Read, bool, error) {
@@ -72,10 +80,10 @@ func (*jobs) Cancel(context.Context, string, task.ID) (cancel.Outcome, error) {
 	return cancel.Outcome{}, nil
 }
 
-// noDialect serves no endpoint.
+// noDialect serves one endpoint, and takes no request.
 type noDialect struct{}
 
-func (noDialect) Serves(string) bool { return false }
+func (noDialect) Serves(endpoint string) bool { return endpoint == "/v1/embeddings" }
 
 func (noDialect) Request(string, []byte) (ingest.Submission, bulk.AnswerFunc, error) {
 	return ingest.Submission{}, nil, errors.New("none")

@@ -7,8 +7,8 @@
 // POST /v1/tasks/{id}/cancel, POST /v1/tasks/{id}/ticket, POST /v1/ws/ticket,
 // GET /v1/webhooks/secret, POST, GET and DELETE /v1/sessions/{id}. Those that OpenAI clients know: POST /v1/chat/completions, /v1/completions,
 // /v1/engines/{engine}/completions and /v1/embeddings, GET /v1/models and
-// /v1/models/{id}, /v1/files and /v1/batches, and /v1/responses with the routes
-// below it.
+// /v1/models/{id}, /v1/files, /v1/batches, with GET /v1/batches/{id}/webhook of
+// our own, and /v1/responses with the routes below it.
 package httpapi
 
 import (
@@ -44,6 +44,7 @@ import (
 	"github.com/penstock/penstock/schema/spec"
 	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
+	"github.com/penstock/penstock/schema/webhook"
 )
 
 // Waiter waits for the terminal of a task that wins; ctx bounds the wait.
@@ -78,6 +79,12 @@ type Secrets interface {
 	Secret(tenant string) config.Secret
 }
 
+// Hooks shows what became of the webhook of a batch: *taskstore.Store. Complete
+// says whether an empty log means that there is nothing to tell.
+type Hooks interface {
+	BatchWebhook(ctx context.Context, id string) (l webhook.Log, complete bool, err error)
+}
+
 // Deps are the parts the handlers call.
 type Deps struct {
 	Intake  *ingest.Intake
@@ -91,6 +98,7 @@ type Deps struct {
 	Catalog *catalog.Catalog
 	Auth    auth.Authenticator
 	Secrets Secrets
+	Hooks   Hooks
 	Schemas fs.FS           // of the bodies: submit, forward, chat, completion, embedding, bulk and session.schema.json
 	Drain   context.Context // done when waiting calls should stop to wait
 	Faces   []Face          // registered beside these routes

@@ -52,6 +52,9 @@ type world struct {
 	winner *terminal.Terminal // answers every wait at once
 	waits  int
 
+	told       []*webhook.Record // on penstock.webhooks, of batches
+	hooksShown bool              // what became of them
+
 	results results
 
 	tale    []event.Event // what is told of a watched task
@@ -95,6 +98,14 @@ func (w *world) Fingerprint(_ context.Context, tenant, key, hash string, id task
 		w.prints[tenant+" "+key] = [2]string{hash, string(id)}
 	}
 	return first[0], task.ID(first[1]), nil
+}
+
+func (w *world) BatchWebhook(_ context.Context, id string) (webhook.Log, bool, error) {
+	l := webhook.Log{BatchID: id, Deliveries: []webhook.Delivery{}}
+	if w.hooksShown {
+		l.Deliveries = append(l.Deliveries, webhook.Delivery{ID: webhook.EventID(id, 0), State: webhook.Delivered})
+	}
+	return l, w.hooksShown, nil
 }
 
 func (w *world) Known(_ context.Context, ids []task.ID) ([]bool, error) {
@@ -219,6 +230,7 @@ func setupAs(tb testing.TB, limits admit.Params, blobs string, grace time.Durati
 		Responses: w.shelf.desk(minter, desk), NewestFunc: w.shelf.Newest,
 		Bulk: openDesk(tb, w, blobs), MaxFile: maxTestFile,
 		Grace: grace, Heartbeat: 20 * time.Millisecond,
+		Hooks:   w,
 		Secrets: callback.NewKeys(task.Secret{Key: []byte("0123456789abcdef")}),
 		IDs:     minter, Tickets: ticket.NewSigner(task.Secret{Number: 1, Key: []byte("0123456789abcdef")}),
 	})

@@ -36,7 +36,7 @@ func OfMessage(r api.ForwardRequest, body []byte, key string) (Submission, error
 		labels[labelTimestamp] = r.Timestamp.UTC().Format(time.RFC3339Nano)
 	}
 	return Submission{
-		Request: &api.SubmitRequest{Source: r.Source, Payload: r.Payload, SessionID: r.SessionID, Memory: r.Memory, Labels: labels},
+		Request: &api.SubmitRequest{Source: r.Source, Payload: r.Payload, SessionID: r.SessionID, Memory: r.Memory, Labels: labels, Webhook: r.Webhook},
 		Key:     key,
 		Body:    body,
 	}, nil

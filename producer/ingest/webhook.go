@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
@@ -18,12 +19,18 @@ func (in *Intake) checkWebhook(w *task.Webhook) error {
 	if w == nil {
 		return nil
 	}
-	if err := in.p.Webhooks.Check(w.URL); err != nil {
+	return CheckWebhook(in.p.Webhooks, w, webhook.Types(w.Form))
+}
+
+// CheckWebhook returns why a webhook is not taken whose events may be of the
+// types given. Errors are *validate.Error.
+func CheckWebhook(p callback.Policy, w *task.Webhook, types []string) error {
+	if err := p.Check(w.URL); err != nil {
 		return invalid("webhook.url", err.Error())
 	}
 	for i, kind := range w.Events {
-		if !slices.Contains(webhook.Types(), kind) || slices.Contains(w.Events[:i], kind) {
-			return invalid("webhook.events", "takes "+strings.Join(webhook.Types(), ", ")+", each once")
+		if !slices.Contains(types, kind) || slices.Contains(w.Events[:i], kind) {
+			return invalid("webhook.events", "takes "+strings.Join(types, ", ")+", each once")
 		}
 	}
 	return nil

@@ -75,6 +75,7 @@ func (p *Parser) Parse(k task.Kind, body []byte, model string) (Call, error) {
 		return Call{}, &validate.Error{Code: fault.Malformed, Path: "model", Offset: -1, Reason: "is required"}
 	}
 	c.Request.Payload = payloadOf(k, m)
+	_ = json.Unmarshal(m["webhook"], &c.Request.Webhook) // absent, or of this shape by the schema
 	c.params(m)
 	if k == task.Embedding {
 		c.Base64 = string(m["encoding_format"]) == `"base64"`
@@ -112,7 +113,7 @@ func (c *Call) params(m members) {
 		switch {
 		case c.Kind.Takes(name):
 			c.Request.Params[name] = v
-		case name == "model", name == question(c.Kind), name == "stream", name == "stream_options":
+		case name == "model", name == question(c.Kind), name == "stream", name == "stream_options", name == "webhook":
 		case c.Kind == task.Chat && (name == "session_id" || name == "memory"):
 		default:
 			c.Ignored = append(c.Ignored, name)

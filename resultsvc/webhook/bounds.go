@@ -34,16 +34,28 @@ func (c *Courier) sweep(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.owned {
-		p.ledger.expire(func(id task.ID) bool { return c.p.Gone(id, now) })
+		p.ledger.expire(func(id string, ended time.Time) bool { return c.goneBy(id, ended, now) })
 	}
 	c.hosts.forgetIdle(time.Now())
+}
+
+// announcedFor is how long a batch may be announced again: its record is deleted
+// by then, unless an operator keeps them longer.
+const announcedFor = 8 * 24 * time.Hour
+
+// goneBy reports whether nothing is told of a task or a batch any more.
+func (c *Courier) goneBy(id string, ended, now time.Time) bool {
+	if made := task.ID(id).Time(); !made.IsZero() {
+		return c.p.Gone(task.ID(id), now)
+	}
+	return now.Sub(ended) > announcedFor
 }
 
 // shed gives deliveries up when there are more than this process may hold:
 // those first that have failed most often.
 func (c *Courier) shed(now time.Time) {
 	for _, w := range c.victims(now) {
-		c.d.Log.Warn("webhook given up: too many wait for receivers that do not answer", "task_id", w.TaskID)
+		c.d.Log.Warn("webhook given up: too many wait for receivers that do not answer", "subject", w.Subject())
 		c.d.Publisher.WebhookAsync(w, func(tasktopic.Ack, error) {}) // one that is not written is found again
 	}
 }
@@ -65,10 +77,9 @@ func (c *Courier) victims(now time.Time) []*webhook.Record {
 			break
 		}
 		count, bytes = count-1, bytes-len(d.body)
-		out = append(out, &webhook.Record{
-			SchemaVersion: task.SchemaVersion, Step: webhook.Settled, TaskID: d.entry.id, Tenant: d.entry.tenant,
-			Generation: d.generation, At: now, State: webhook.GivenUp,
-		})
+		w := d.entry.record(webhook.Settled, d.generation, now)
+		w.State = webhook.GivenUp
+		out = append(out, w)
 	}
 	return out
 }

@@ -47,7 +47,7 @@ type Params struct {
 	Timeout       time.Duration // of one attempt; default 15 s
 	Concurrency   int           // attempts at once; default 64
 	PerHost       int           // of these, to one host and port; default 8
-	MaxEntries    int           // tasks whose webhooks are kept; default 1,000,000
+	MaxEntries    int           // tasks and batches whose webhooks are kept; default 1,000,000
 	MaxDeliveries int           // deliveries that are not settled; default 50,000
 	MaxBytes      int           // of their events; default 256 MiB
 	Check         time.Duration // between commits, and looks at the bounds; default 1 s
@@ -113,8 +113,8 @@ type Courier struct {
 	room    *room
 	queue   queue // deliveries that wait for their time
 	hosts   *hosts
-	read    chan struct{}                    // closed and replaced whenever a ledger moved, or a partition left
-	views   map[task.ID]taskstore.WebhookLog // to be shown to their owners
+	read    chan struct{}                   // closed and replaced whenever a ledger moved, or a partition left
+	views   map[string]taskstore.WebhookLog // to be shown to their owners
 }
 
 // New returns a courier; it calls nobody before Run.
@@ -123,7 +123,7 @@ func New(d Deps, p Params) *Courier {
 	c := &Courier{
 		d: d, p: p, sender: newSender(p, d.Keys, d.Log), metrics: newMetrics(d.Registry),
 		changed: make(chan struct{}, 1), owned: map[int32]*partition{}, hosts: newHosts(p),
-		read: make(chan struct{}), views: map[task.ID]taskstore.WebhookLog{},
+		read: make(chan struct{}), views: map[string]taskstore.WebhookLog{},
 	}
 	c.room = &room{maxEntries: p.MaxEntries, refuse: c.refused}
 	return c

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/internal/lifecycle"
-	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/webhook"
 )
 
@@ -76,16 +75,14 @@ func (c *Courier) ready() ([]attempt, time.Duration) {
 // attempt is one that is about to be made.
 type attempt struct {
 	flight
-	n          int
-	call       call
-	task       task.ID
-	generation uint8
+	n    int
+	call call
 }
 
 func (c *Courier) attempt(f flight, now time.Time) attempt {
 	e := f.d.entry
 	return attempt{
-		flight: f, n: len(f.d.attempts) + 1, task: e.id, generation: f.d.generation,
+		flight: f, n: len(f.d.attempts) + 1,
 		call: call{url: e.hook.URL, tenant: e.tenant, id: webhook.EventID(e.id, f.d.generation), at: now.UTC(), body: f.d.body},
 	}
 }
@@ -96,15 +93,15 @@ func (c *Courier) attempt(f flight, now time.Time) attempt {
 func (c *Courier) fly(ctx context.Context, a attempt) {
 	defer c.wake()
 	began := time.Now()
-	outcome, status := c.sender.send(ctx, a.call, c.p.Timeout)
+	got := c.sender.send(ctx, a.call, c.p.Timeout)
 	if ctx.Err() == nil {
-		c.metrics.attempts.WithLabelValues(string(outcome)).Inc()
+		c.metrics.attempts.WithLabelValues(string(got.outcome)).Inc()
 		c.metrics.duration.Observe(time.Since(began).Seconds())
-		c.record(ctx, c.outcomeOf(a, outcome, status))
+		c.record(ctx, c.outcomeOf(a, got))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hosts.land(a.flight, outcome, status, time.Now())
+	c.hosts.land(a.flight, got.outcome, got.status, time.Now())
 	a.d.queued = false
 	if len(a.d.attempts) >= a.n && !a.d.settled() && !a.d.gone { // the record was folded before we came here
 		c.enqueue(a.d)
@@ -113,13 +110,11 @@ func (c *Courier) fly(ctx context.Context, a attempt) {
 
 // outcomeOf is what is written down of an attempt: that another follows, or that
 // the delivery is over.
-func (c *Courier) outcomeOf(a attempt, o webhook.Outcome, status int) *webhook.Record {
+func (c *Courier) outcomeOf(a attempt, got answer) *webhook.Record {
 	now := c.d.Publisher.BrokerNow().UTC()
-	w := &webhook.Record{
-		SchemaVersion: task.SchemaVersion, Step: webhook.Settled, TaskID: a.task, Tenant: a.call.tenant, Generation: a.generation, At: now,
-		Attempt: &webhook.Attempt{N: a.n, At: a.call.at, Outcome: o, Status: status},
-	}
-	switch o {
+	w := a.d.entry.record(webhook.Settled, a.d.generation, now)
+	w.Attempt = &webhook.Attempt{N: a.n, At: a.call.at, Outcome: got.outcome, Status: got.status}
+	switch got.outcome {
 	case webhook.Accepted:
 		w.State = webhook.Delivered
 		return w
@@ -127,12 +122,12 @@ func (c *Courier) outcomeOf(a attempt, o webhook.Outcome, status int) *webhook.R
 		w.State = webhook.Disabled
 		return w
 	}
-	if after, again := wait(a.n, chance()); again {
+	if after, again := wait(a.n, chance(), got.retryAfter); again {
 		w.Step, w.Attempt.Next = webhook.Attempted, now.Add(after)
 		return w
 	}
 	w.State = webhook.GivenUp
-	c.d.Log.Warn("webhook given up", "task_id", a.task, "event_id", a.call.id, "attempts", a.n, "outcome", o)
+	c.d.Log.Warn("webhook given up", "subject", w.Subject(), "event_id", a.call.id, "attempts", a.n, "outcome", got.outcome)
 	return w
 }
 
@@ -146,7 +141,7 @@ func (c *Courier) record(ctx context.Context, w *webhook.Record) {
 			return
 		}
 		if try == 0 {
-			c.d.Log.Warn("write outcome of a webhook", "task_id", w.TaskID, "err", err)
+			c.d.Log.Warn("write outcome of a webhook", "subject", w.Subject(), "err", err)
 		}
 		if !lifecycle.Pause(ctx, backoff(try)) {
 			return

@@ -1,4 +1,4 @@
-// Package webhook calls whoever asked to hear how a task ends.
+// Package webhook calls whoever asked to hear how a task, or a batch, ends.
 //
 // Everything it knows lies on `penstock.webhooks`: who asked, how each
 // generation ended, each attempt to tell and what became of it. Members of one
@@ -13,4 +13,7 @@
 // position among the results moves only once each end is written down; an
 // outcome is acted on only when it is written down. What a crash can repeat is a
 // call, under the same webhook-id.
+//
+// The end of a batch is not among the results. Who ran it announces it on
+// `penstock.webhooks`, with the event to deliver: there is nothing to match.
 package webhook

@@ -20,10 +20,11 @@ import (
 type ledger struct {
 	next    int64 // offset after the last record
 	room    *room // shared with the process's other ledgers
-	entries map[task.ID]*entry
-	// over are the keyed tasks of which nothing more can be told. Such a task may
-	// be registered again by a repeat of its submit, and must not be told twice.
-	over map[task.ID]struct{}
+	entries map[string]*entry
+	// over are those of which nothing more can be told although they may be
+	// registered or announced again, and when they ended: a keyed task by a repeat
+	// of its submit, a batch by whoever took it over. They must not be told twice.
+	over map[string]time.Time
 }
 
 // room is what the ledgers of one process may hold.
@@ -33,9 +34,10 @@ type room struct {
 	refuse              func() // called for each registration there is no room for
 }
 
-// entry is the webhook of one task.
+// entry is the webhook of one task or batch.
 type entry struct {
-	id         task.ID
+	id         string
+	batch      bool
 	tenant     string
 	hook       *task.Webhook
 	state      terminal.State // as the results tell it, up to those that were matched
@@ -64,23 +66,23 @@ type delivery struct {
 }
 
 func newLedger(next int64, r *room) *ledger {
-	return &ledger{next: next, room: r, entries: map[task.ID]*entry{}, over: map[task.ID]struct{}{}}
+	return &ledger{next: next, room: r, entries: map[string]*entry{}, over: map[string]time.Time{}}
 }
 
 // fold takes in the record at an offset. It returns the entry that it changed,
 // if any, and the delivery that must be tried, if one began or failed.
 func (l *ledger) fold(r *webhook.Record, offset int64) (changed *entry, try *delivery) {
 	l.next = offset + 1
-	if r.Step == webhook.Registered {
-		return nil, l.register(r)
+	if r.Step == webhook.Registered || r.Step == webhook.Announced {
+		l.register(r)
 	}
-	e := l.entries[r.TaskID]
-	if e == nil {
+	e := l.entries[r.Subject()]
+	if e == nil || r.Step == webhook.Registered {
 		return nil, nil
 	}
 	e.offset = offset
 	switch r.Step {
-	case webhook.Ended:
+	case webhook.Announced, webhook.Ended:
 		try = l.end(e, r)
 	case webhook.Reopened:
 		e.learn(r.Fold())
@@ -93,21 +95,21 @@ func (l *ledger) fold(r *webhook.Record, offset int64) (changed *entry, try *del
 	return e, try
 }
 
-// register notes who wants to hear of a task. Beyond the process's room it
-// cannot: such a task ends untold unless its partition moves to where there is
-// some.
-func (l *ledger) register(r *webhook.Record) *delivery {
-	_, over := l.over[r.TaskID]
-	if l.entries[r.TaskID] != nil || over {
-		return nil
+// register notes who wants to hear of a task or a batch. Beyond the process's
+// room it cannot: such a one ends untold unless its partition moves to where
+// there is some.
+func (l *ledger) register(r *webhook.Record) {
+	id := r.Subject()
+	_, over := l.over[id]
+	if l.entries[id] != nil || over {
+		return
 	}
 	if l.room.entries >= l.room.maxEntries {
 		l.room.refuse()
-		return nil
+		return
 	}
 	l.room.entries++
-	l.entries[r.TaskID] = &entry{id: r.TaskID, tenant: r.Tenant, hook: r.Webhook, ended: -1}
-	return nil
+	l.entries[id] = &entry{id: id, batch: r.BatchID != "", tenant: r.Tenant, hook: r.Webhook, ended: -1}
 }
 
 // end begins the delivery of how a generation ended. Only the first record of a
@@ -122,7 +124,7 @@ func (l *ledger) end(e *entry, r *webhook.Record) *delivery {
 		return nil
 	}
 	d := &delivery{
-		entry: e, generation: r.Generation, kind: webhook.TypeOf(&terminal.Terminal{Status: r.Status}), host: hostOf(e.hook.URL),
+		entry: e, generation: r.Generation, kind: r.Kind(), host: hostOf(e.hook.URL),
 		body: r.Event, endedAt: r.At, state: webhook.Pending,
 	}
 	e.deliveries = append(e.deliveries, d)
@@ -139,6 +141,17 @@ func (e *entry) learn(s terminal.State) {
 	if e.state == (terminal.State{}) || s.Offset > e.state.Offset {
 		e.state = s
 	}
+}
+
+// record begins a record about an entry.
+func (e *entry) record(step webhook.Step, generation uint8, at time.Time) *webhook.Record {
+	r := &webhook.Record{SchemaVersion: task.SchemaVersion, Step: step, Tenant: e.tenant, Generation: generation, At: at}
+	if e.batch {
+		r.BatchID = e.id
+	} else {
+		r.TaskID = task.ID(e.id)
+	}
+	return r
 }
 
 func (e *entry) delivery(generation uint8) *delivery {
@@ -182,17 +195,33 @@ func (l *ledger) release(d *delivery) {
 	d.body = nil
 }
 
-// forgetSettled drops an entry of which nothing more can be told: every end
-// but that of a dead task, which may be redriven, is for good.
+// forgetSettled drops an entry of which nothing more can be told.
 func (l *ledger) forgetSettled(e *entry) {
-	if e.state.Open() || e.state.Status == task.Dead || e.ended < int(e.state.Generation) || e.pending() {
+	if e.pending() || !e.over() {
 		return
 	}
 	l.forget(e)
-	if e.id.Keyed() {
+	if e.batch || task.ID(e.id).Keyed() {
 		l.room.entries++
-		l.over[e.id] = struct{}{}
+		l.over[e.id] = e.endedAt()
 	}
+}
+
+// over reports whether no other end can follow: every end but that of a dead
+// task, which may be redriven, is for good.
+func (e *entry) over() bool {
+	if e.batch {
+		return e.ended >= 0
+	}
+	return !e.state.Open() && e.state.Status != task.Dead && e.ended >= int(e.state.Generation)
+}
+
+// endedAt is when the latest end that is told of was noted.
+func (e *entry) endedAt() (at time.Time) {
+	for _, d := range e.deliveries {
+		at = d.endedAt
+	}
+	return at
 }
 
 func (l *ledger) forget(e *entry) {
@@ -200,16 +229,16 @@ func (l *ledger) forget(e *entry) {
 	l.room.entries--
 }
 
-// expire drops what nothing can be told of any more because its task's results
-// do not count any longer.
-func (l *ledger) expire(gone func(task.ID) bool) {
+// expire drops what nothing can be told of any more. gone says so of an id, and
+// when what bears it ended; the zero time if it did not.
+func (l *ledger) expire(gone func(id string, ended time.Time) bool) {
 	for id, e := range l.entries {
-		if !e.pending() && gone(id) {
+		if !e.pending() && gone(id, e.endedAt()) {
 			l.forget(e)
 		}
 	}
-	for id := range l.over {
-		if gone(id) {
+	for id, ended := range l.over {
+		if gone(id, ended) {
 			delete(l.over, id)
 			l.room.entries--
 		}
@@ -233,7 +262,7 @@ func (l *ledger) drop() {
 // match folds a record of the results. It reports whether that changes what is
 // known of a webhook, and so must be written down.
 func (l *ledger) match(t *terminal.Terminal, offset int64) (*entry, bool) {
-	e := l.entries[t.TaskID]
+	e := l.entries[string(t.TaskID)]
 	if e == nil {
 		return nil, false
 	}
@@ -248,9 +277,14 @@ func (e *entry) pending() bool {
 	return slices.ContainsFunc(e.deliveries, func(d *delivery) bool { return !d.settled() })
 }
 
-// log is what the task's owner is told.
+// log is what the owner of the task or batch is told.
 func (e *entry) log() taskstore.WebhookLog {
-	out := taskstore.WebhookLog{Offset: e.offset, Log: webhook.Log{TaskID: e.id, Deliveries: make([]webhook.Delivery, len(e.deliveries))}}
+	out := taskstore.WebhookLog{Offset: e.offset, Log: webhook.Log{Deliveries: make([]webhook.Delivery, len(e.deliveries))}}
+	if e.batch {
+		out.BatchID = e.id
+	} else {
+		out.TaskID = task.ID(e.id)
+	}
 	for i, d := range e.deliveries {
 		out.Deliveries[i] = d.view()
 	}

@@ -33,7 +33,7 @@ func (s steps) registered() *webhook.Record {
 func (s steps) ended(generation uint8, status task.Status, offset int64) *webhook.Record {
 	r := s.of(webhook.Ended, generation)
 	r.Status, r.Offset = status, offset
-	r.Event = json.RawMessage(fmt.Sprintf(`{"generation":%d,"offset":%d}`, generation, offset))
+	r.Event = json.RawMessage(fmt.Sprintf(`{"type":"task.%s","generation":%d,"offset":%d}`, status, generation, offset))
 	return r
 }
 
@@ -77,7 +77,7 @@ func fold(l *ledger, records ...*webhook.Record) *ledger {
 
 // shown is what a ledger tells of a task.
 func shown(l *ledger, id task.ID) []webhook.Delivery {
-	if e := l.entries[id]; e != nil {
+	if e := l.entries[string(id)]; e != nil {
 		return e.log().Deliveries
 	}
 	return nil
@@ -135,7 +135,7 @@ func TestWhatIsOverIsForgotten(t *testing.T) {
 			if c.wanted {
 				fold(l, s.settled(0, 1, webhook.Delivered))
 			}
-			if kept := l.entries[s.id] != nil; kept != c.kept {
+			if kept := l.entries[string(s.id)] != nil; kept != c.kept {
 				t.Errorf("kept %t", kept)
 			}
 			if c.keyed {
@@ -151,7 +151,7 @@ func TestWhatIsOverIsForgotten(t *testing.T) {
 			if l.room.entries != want || l.room.deliveries != 0 || l.room.bytes != 0 {
 				t.Errorf("room %+v", *l.room)
 			}
-			l.expire(func(task.ID) bool { return true })
+			l.expire(func(string, time.Time) bool { return true })
 			if l.room.entries != 0 {
 				t.Errorf("%d entries when their results count no more", l.room.entries)
 			}
@@ -173,8 +173,8 @@ func TestARegistrationBeyondTheRoomIsRefused(t *testing.T) {
 func TestAReceiverThatWantsNoMoreIsNotToldOfTheNextGeneration(t *testing.T) {
 	s := steps{newID(t, false)}
 	l := fold(fresh(), s.registered(), s.ended(0, task.Dead, 7), s.settled(0, 1, webhook.Disabled), s.reopened(1, 9), s.ended(1, task.Succeeded, 11))
-	if l.entries[s.id] != nil || l.room.deliveries != 0 {
-		t.Errorf("entry %+v, room %+v", l.entries[s.id], *l.room)
+	if l.entries[string(s.id)] != nil || l.room.deliveries != 0 {
+		t.Errorf("entry %+v, room %+v", l.entries[string(s.id)], *l.room)
 	}
 }
 
@@ -263,5 +263,5 @@ func TestALogShowsTheLatestGenerations(t *testing.T) {
 	if len(got) != webhook.MaxGenerations || got[len(got)-1].Generation != webhook.MaxGenerations+2 {
 		t.Errorf("%d deliveries, the last of generation %d", len(got), got[len(got)-1].Generation)
 	}
-	var _ taskstore.WebhookLog = l.entries[s.id].log()
+	var _ taskstore.WebhookLog = l.entries[string(s.id)].log()
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/tasktopic"
-	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/terminal"
 	"github.com/penstock/penstock/schema/topic"
 	"github.com/penstock/penstock/schema/webhook"
@@ -194,7 +193,7 @@ func (c *Courier) ofInterest(p *partition, records []*kgo.Record) []*kgo.Record 
 	defer c.mu.Unlock()
 	var out []*kgo.Record
 	for _, r := range records {
-		if r.Offset >= p.position && p.ledger.entries[task.ID(r.Key)] != nil {
+		if r.Offset >= p.position && p.ledger.entries[string(r.Key)] != nil {
 			out = append(out, r)
 		}
 	}
@@ -220,18 +219,16 @@ func (c *Courier) found(p *partition, ends []ending) []*webhook.Record {
 
 // recordOf is what is written down of an ending that took effect.
 func (c *Courier) recordOf(e *entry, end ending, now time.Time) *webhook.Record {
-	w := &webhook.Record{
-		SchemaVersion: task.SchemaVersion, Step: webhook.Reopened, TaskID: e.id, Tenant: e.tenant,
-		Generation: e.state.Generation, At: now, Offset: end.offset,
-	}
+	w := e.record(webhook.Reopened, e.state.Generation, now)
+	w.Offset = end.offset
 	if e.state.Open() {
 		return w
 	}
 	w.Step, w.Status = webhook.Ended, e.state.Status
-	if e.disabled || !webhook.Wants(e.hook, webhook.TypeOf(end.terminal)) {
+	if e.disabled || !webhook.Wants(e.hook, webhook.TypeOf(e.hook.Form, end.terminal)) {
 		return w
 	}
-	body, err := webhook.NewEvent(end.terminal, w.Generation, c.p.StatusURL(e.id)).Body()
+	body, err := webhook.BodyOf(e.hook.Form, end.terminal, w.Generation, c.p.StatusURL(w.TaskID))
 	if err != nil { // what was decoded can be encoded
 		c.d.Log.Error("encode webhook event", "task_id", e.id, "err", err)
 	}

@@ -20,14 +20,23 @@ func waits() [webhook.MaxAttempts - 1]time.Duration {
 // failed together does not come back together.
 const jitter = 0.1
 
+// longest is the longest wait there is.
+const longest = 24 * time.Hour
+
 // wait is how long to wait after the n-th attempt failed; false if it was the
-// last. chance is from 0 to 1.
-func wait(n int, chance float64) (time.Duration, bool) {
+// last. chance is from 0 to 1. A receiver that asks for a longer wait gets it, up
+// to the next one of the schedule: so no wish takes the attempts past the time
+// for which the records of them are kept.
+func wait(n int, chance float64, wish time.Duration) (time.Duration, bool) {
 	all := waits()
 	if n < 1 || n > len(all) {
 		return 0, false
 	}
-	return time.Duration(float64(all[n-1]) * (1 - jitter + 2*jitter*chance)), true
+	own, most := time.Duration(float64(all[n-1])*(1-jitter+2*jitter*chance)), longest
+	if n < len(all) {
+		most = all[n]
+	}
+	return max(own, min(wish, most)), true
 }
 
 func chance() float64 { return rand.Float64() }

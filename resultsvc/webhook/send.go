@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/internal/callback"
+	"github.com/penstock/penstock/internal/retryafter"
 	"github.com/penstock/penstock/schema/webhook"
 )
 
@@ -60,10 +61,17 @@ type call struct {
 	body            []byte
 }
 
-// send makes the attempt and says how it went, with the status of the answer if
-// there was one. Its time is bounded. What the receiver says besides its status
-// is neither kept nor logged, nor is the URL, which may hold a secret.
-func (s *sender) send(ctx context.Context, c call, timeout time.Duration) (webhook.Outcome, int) {
+// answer says how an attempt went.
+type answer struct {
+	outcome    webhook.Outcome
+	status     int           // of the answer; 0: there was none
+	retryAfter time.Duration // the wait that a receiver in trouble asks for; 0: none
+}
+
+// send makes the attempt and says how it went. Its time is bounded. What the
+// receiver says besides its status, and when to come again, is neither kept nor
+// logged, nor is the URL, which may hold a secret.
+func (s *sender) send(ctx context.Context, c call, timeout time.Duration) answer {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(c.body))
@@ -72,23 +80,30 @@ func (s *sender) send(ctx context.Context, c call, timeout time.Duration) (webho
 	}
 	if err != nil { // the URL was checked when it was registered
 		s.log.Warn("webhook cannot be called", "event_id", c.id)
-		return webhook.Prohibited, 0
+		return answer{outcome: webhook.Prohibited}
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", userAgent)
 	res, err := s.client.Do(req)
 	if err != nil {
-		return failureOf(ctx, err), 0
+		return answer{outcome: failureOf(ctx, err)}
 	}
 	defer res.Body.Close()
 	_, _ = io.CopyN(io.Discard, res.Body, drainBytes) // the status is the answer
+	return answerOf(res)
+}
+
+func answerOf(res *http.Response) answer {
+	out := answer{outcome: webhook.Refused, status: res.StatusCode}
 	switch {
 	case res.StatusCode/100 == 2:
-		return webhook.Accepted, res.StatusCode
+		out.outcome = webhook.Accepted
 	case res.StatusCode == http.StatusGone:
-		return webhook.Gone, res.StatusCode
+		out.outcome = webhook.Gone
+	case res.StatusCode == http.StatusTooManyRequests, res.StatusCode == http.StatusServiceUnavailable:
+		out.retryAfter = retryafter.Parse(res.Header, time.Now())
 	}
-	return webhook.Refused, res.StatusCode
+	return out
 }
 
 func failureOf(ctx context.Context, err error) webhook.Outcome {

@@ -57,8 +57,8 @@ func TestAnAttemptIsSignedForItsTenant(t *testing.T) {
 		verified.Store(true)
 	}))
 	defer srv.Close()
-	if o, status := private(t, nil).send(t.Context(), callTo(srv.URL+"/hook?x=1"), time.Second); o != webhook.Accepted || status != 200 || !verified.Load() {
-		t.Errorf("%s, %d", o, status)
+	if got := private(t, nil).send(t.Context(), callTo(srv.URL+"/hook?x=1"), time.Second); got.outcome != webhook.Accepted || got.status != 200 || !verified.Load() {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -77,10 +77,36 @@ func TestTheStatusIsTheAnswer(t *testing.T) {
 			}
 			w.WriteHeader(status)
 		}))
-		if o, got := private(t, nil).send(t.Context(), callTo(srv.URL), time.Second); o != want || got != status {
-			t.Errorf("%d: %s, %d; want %s", status, o, got, want)
+		if got := private(t, nil).send(t.Context(), callTo(srv.URL), time.Second); got != (answer{outcome: want, status: status}) {
+			t.Errorf("%d: %+v; want %s", status, got, want)
 		}
 		srv.Close()
+	}
+}
+
+func TestAReceiverInTroubleSaysWhenToComeAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		header string
+		want   time.Duration
+	}{
+		"too many calls":          {429, "90", 90 * time.Second},
+		"away":                    {503, "3600", time.Hour},
+		"away until a date past":  {503, "Sat, 21 Nov 2020 12:00:00 GMT", 0},
+		"away, and does not say":  {503, "", 0},
+		"another kind of trouble": {500, "90", 0},
+		"no trouble at all":       {200, "90", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", c.header)
+				w.WriteHeader(c.status)
+			}))
+			defer srv.Close()
+			if got := private(t, nil).send(t.Context(), callTo(srv.URL), time.Second); got.retryAfter != c.want || got.status != c.status {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }
 
@@ -92,8 +118,8 @@ func TestAnEndlessAnswerIsNotAwaited(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	if o, status := private(t, nil).send(t.Context(), callTo(srv.URL), 5*time.Second); o != webhook.Accepted || status != 200 {
-		t.Errorf("%s, %d", o, status)
+	if got := private(t, nil).send(t.Context(), callTo(srv.URL), 5*time.Second); got.outcome != webhook.Accepted || got.status != 200 {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -103,8 +129,8 @@ func TestWhatGoesWrongIsTold(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer slow.Close()
-	if o, _ := private(t, nil).send(t.Context(), callTo(slow.URL), 50*time.Millisecond); o != webhook.TimedOut {
-		t.Errorf("one that does not answer: %s", o)
+	if got := private(t, nil).send(t.Context(), callTo(slow.URL), 50*time.Millisecond); got.outcome != webhook.TimedOut {
+		t.Errorf("one that does not answer: %s", got.outcome)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -112,13 +138,13 @@ func TestWhatGoesWrongIsTold(t *testing.T) {
 	}
 	closed := "http://" + ln.Addr().String()
 	_ = ln.Close()
-	if o, _ := private(t, nil).send(t.Context(), callTo(closed), time.Second); o != webhook.Unreachable {
-		t.Errorf("one that is not there: %s", o)
+	if got := private(t, nil).send(t.Context(), callTo(closed), time.Second); got.outcome != webhook.Unreachable {
+		t.Errorf("one that is not there: %s", got.outcome)
 	}
 	hangup := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer hangup.Close()
-	if o, _ := private(t, nil).send(t.Context(), callTo(hangup.URL), time.Second); o != webhook.Unreachable {
-		t.Errorf("one that hangs up: %s", o)
+	if got := private(t, nil).send(t.Context(), callTo(hangup.URL), time.Second); got.outcome != webhook.Unreachable {
+		t.Errorf("one that hangs up: %s", got.outcome)
 	}
 }
 
@@ -132,16 +158,16 @@ func TestOnlyPublicAddressesAreDialled(t *testing.T) {
 		p.RootCAs.AddCert(srv.Certificate())
 	}
 	for _, url := range []string{srv.URL, "https://localhost:443/", "https://[::1]:8443/", "https://169.254.169.254/latest/meta-data"} {
-		if o, _ := private(t, public).send(t.Context(), callTo(url), time.Second); o != webhook.Prohibited {
-			t.Errorf("%s: %s", url, o)
+		if got := private(t, public).send(t.Context(), callTo(url), time.Second); got.outcome != webhook.Prohibited {
+			t.Errorf("%s: %s", url, got.outcome)
 		}
 	}
 	if reached {
 		t.Error("a private address was called")
 	}
 	trusted := func(p *Params) { public(p); p.Policy.AllowPrivate = true }
-	if o, _ := private(t, trusted).send(t.Context(), callTo(srv.URL), time.Second); o != webhook.Accepted {
-		t.Errorf("where it is allowed, over TLS: %s", o)
+	if got := private(t, trusted).send(t.Context(), callTo(srv.URL), time.Second); got.outcome != webhook.Accepted {
+		t.Errorf("where it is allowed, over TLS: %s", got.outcome)
 	}
 }
 
@@ -157,7 +183,7 @@ func TestNoProxyIsUsed(t *testing.T) {
 			return nil, net.ErrClosed
 		}
 	})
-	if o, _ := s.send(t.Context(), callTo("http://receiver.example.com/hook"), time.Second); o != webhook.Unreachable || dialled != "receiver.example.com:80" {
-		t.Errorf("%s, dialled %s", o, dialled)
+	if got := s.send(t.Context(), callTo("http://receiver.example.com/hook"), time.Second); got.outcome != webhook.Unreachable || dialled != "receiver.example.com:80" {
+		t.Errorf("%s, dialled %s", got.outcome, dialled)
 	}
 }

@@ -145,9 +145,10 @@ type receiver struct {
 	t        *testing.T
 	verifier *callback.Verifier
 
-	mu     sync.Mutex
-	answer func(n int, h heard) int // to the n-th call of an event, from 1; 0: hang up
-	calls  []heard
+	mu         sync.Mutex
+	answer     func(n int, h heard) int // to the n-th call of an event, from 1; 0: hang up
+	retryAfter string                   // of each answer
+	calls      []heard
 }
 
 // ServeHTTP implements http.Handler.
@@ -172,6 +173,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	answer := r.answer
+	if r.retryAfter != "" {
+		w.Header().Set("Retry-After", r.retryAfter)
+	}
 	r.mu.Unlock()
 	status := answer(n, h)
 	if status == 0 {
@@ -186,7 +190,7 @@ func (r *receiver) answers(f func(n int, h heard) int) {
 	r.answer = f
 }
 
-// of returns the calls about a task, in order.
+// of returns the calls about a task or a batch, in order.
 func (r *receiver) of(id task.ID) []heard {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -229,8 +233,8 @@ func (l *logs) PutWebhooks(_ context.Context, all []taskstore.WebhookLog) error 
 		return errAway
 	}
 	for _, one := range all {
-		if one.Offset >= l.views[one.TaskID].Offset {
-			l.views[one.TaskID] = one
+		if id := task.ID(one.Subject()); one.Offset >= l.views[id].Offset {
+			l.views[id] = one
 		}
 	}
 	return nil
@@ -318,6 +322,21 @@ func (b *bundle) register(id task.ID, w *task.Webhook) {
 	b.t.Helper()
 	_, err := b.pub.Webhook(b.t.Context(), &webhook.Record{
 		SchemaVersion: task.SchemaVersion, Step: webhook.Registered, TaskID: id, Tenant: "acme", At: time.Now().UTC(), Webhook: w,
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// announce tells of a batch that has ended, as whoever ran it does.
+func (b *bundle) announce(id string, w *task.Webhook) {
+	b.t.Helper()
+	body, err := webhook.BatchBody(webhook.BatchData{ID: id, Status: "completed"}, time.Now())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_, err = b.pub.Webhook(b.t.Context(), &webhook.Record{
+		SchemaVersion: task.SchemaVersion, Step: webhook.Announced, BatchID: id, Tenant: "acme", At: time.Now().UTC(), Webhook: w, Event: body,
 	})
 	if err != nil {
 		b.t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/taskstore"
-	"github.com/penstock/penstock/schema/task"
 	"github.com/penstock/penstock/schema/topic"
 )
 
@@ -27,8 +26,8 @@ const (
 
 // show has a log shown to its task's owner. The lock is held.
 func (c *Courier) show(l taskstore.WebhookLog) {
-	if _, known := c.views[l.TaskID]; known || len(c.views) < maxViews {
-		c.views[l.TaskID] = l
+	if _, known := c.views[l.Subject()]; known || len(c.views) < maxViews {
+		c.views[l.Subject()] = l
 	}
 }
 
@@ -70,7 +69,7 @@ func (c *Courier) put(ctx context.Context, logs []taskstore.WebhookLog) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, l := range logs {
-		if _, newer := c.views[l.TaskID]; !newer {
+		if _, newer := c.views[l.Subject()]; !newer {
 			c.show(l)
 		}
 	}
@@ -149,7 +148,7 @@ func (c *Courier) showAgain(ctx context.Context, number int32, from, to int64) e
 
 // refold folds steps and returns the logs that they changed, as they then are.
 func refold(l *ledger, steps []step) []taskstore.WebhookLog {
-	views := map[task.ID]taskstore.WebhookLog{}
+	views := map[string]taskstore.WebhookLog{}
 	for _, s := range steps {
 		if s.record == nil {
 			l.next = s.offset + 1

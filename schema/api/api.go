@@ -49,12 +49,13 @@ type SubmitRequest struct {
 // ForwardRequest is the body of POST /api/forward: the message form, routed by
 // content rules.
 type ForwardRequest struct {
-	MessageID string       `json:"message_id,omitempty"` // the caller's; its idempotency key, kept as label message_id
-	Source    task.Source  `json:"source"`
-	Payload   task.Payload `json:"payload"`
-	SessionID string       `json:"session_id,omitempty"`
-	Memory    bool         `json:"memory,omitempty"`
-	Timestamp *time.Time   `json:"timestamp,omitempty"`
+	MessageID string        `json:"message_id,omitempty"` // the caller's; its idempotency key, kept as label message_id
+	Source    task.Source   `json:"source"`
+	Payload   task.Payload  `json:"payload"`
+	SessionID string        `json:"session_id,omitempty"`
+	Memory    bool          `json:"memory,omitempty"`
+	Timestamp *time.Time    `json:"timestamp,omitempty"`
+	Webhook   *task.Webhook `json:"webhook,omitempty"`
 }
 
 // Accepted is the data of a 202.

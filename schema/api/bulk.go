@@ -1,5 +1,7 @@
 package api
 
+import "github.com/penstock/penstock/schema/task"
+
 // File is one file in the OpenAI shape. Times are Unix seconds.
 type File struct {
 	ID        string `json:"id"`
@@ -35,6 +37,7 @@ type BulkOrder struct {
 	CompletionWindow   string            `json:"completion_window"`
 	Metadata           map[string]string `json:"metadata,omitempty"`
 	OutputExpiresAfter *ExpiresAfter     `json:"output_expires_after,omitempty"`
+	Webhook            *task.Webhook     `json:"webhook,omitempty"` // an extension of ours
 }
 
 // ExpiresAfter is how long a client wants a file to live.

@@ -102,9 +102,20 @@ func (p Params) Int(name string, otherwise int) int {
 
 // Webhook asks for a signed callback when the task ends.
 type Webhook struct {
-	URL    string   `json:"url"`
-	Events []string `json:"events,omitempty"`
+	URL    string      `json:"url"`
+	Events []string    `json:"events,omitempty"`
+	Form   WebhookForm `json:"form,omitempty"`
 }
+
+// WebhookForm is as what a task was asked for, and so is told of. A caller does
+// not choose it: it follows from the route.
+type WebhookForm string
+
+// Forms of a task's events.
+const (
+	FormTask     WebhookForm = ""         // task.succeeded and so on
+	FormResponse WebhookForm = "response" // response.completed and so on, as the OpenAI API has them
+)
 
 // PartitionKey is the Kafka key of the task's record: the ordering key, else
 // the id.

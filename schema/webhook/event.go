@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,8 +12,8 @@ import (
 	"github.com/penstock/penstock/schema/terminal"
 )
 
-// Event is the body of a delivery, in the form of the OpenAI API's events, so
-// that its clients can unwrap it.
+// Event is the body of a delivery about a task, in the form of the OpenAI API's
+// events, so that its clients can unwrap it.
 type Event struct {
 	ID        string `json:"id"`
 	Object    string `json:"object"` // "event"
@@ -42,38 +41,17 @@ type Data struct {
 
 const (
 	objectEvent = "event"
-	typePrefix  = "task."
 	idPrefix    = "evt_"
 
 	// MaxInline is the largest event, in bytes, that bears its task's output.
 	MaxInline = 20 << 10
 )
 
-// Types returns the type of every event there is.
-func Types() []string {
-	var out []string
-	for _, s := range task.Statuses() {
-		if s.Terminal() {
-			out = append(out, typePrefix+string(s))
-		}
-	}
-	return out
-}
-
-// TypeOf is the type of the event that tells of a terminal.
-func TypeOf(t *terminal.Terminal) string { return typePrefix + string(t.Status) }
-
-// Wants reports whether a webhook asks for events of a type: one that names
-// none asks for all.
-func Wants(w *task.Webhook, kind string) bool {
-	return len(w.Events) == 0 || slices.Contains(w.Events, kind)
-}
-
-// EventID is the id of the event that tells how a generation of a task ended.
-// It is the same whoever computes it, so a delivery that two services make is
-// one for its receiver.
-func EventID(id task.ID, generation uint8) string {
-	_, text, _ := strings.Cut(string(id), "_")
+// EventID is the id of the event that tells how a generation of a task ended, or
+// a batch, which has one. It is the same whoever computes it, so a delivery that
+// two services make is one for its receiver.
+func EventID[S ~string](subject S, generation uint8) string {
+	_, text, _ := strings.Cut(string(subject), "_")
 	return idPrefix + text + "_" + strconv.Itoa(int(generation))
 }
 
@@ -81,7 +59,7 @@ func EventID(id task.ID, generation uint8) string {
 // statusURL is where the task can be read.
 func NewEvent(t *terminal.Terminal, generation uint8, statusURL string) Event {
 	e := Event{
-		ID: EventID(t.TaskID, generation), Object: objectEvent, Type: TypeOf(t), CreatedAt: t.EndedAt.Unix(),
+		ID: EventID(t.TaskID, generation), Object: objectEvent, Type: TypeOf(task.FormTask, t), CreatedAt: t.EndedAt.Unix(),
 		Data: Data{
 			ID: t.TaskID, Status: t.Status, Generation: generation, Model: t.Model, Class: t.Class,
 			Output: t.Output, OutputOmitted: t.OutputRef != nil, Usage: t.Usage, Error: t.Error, Labels: t.Labels,

@@ -6,6 +6,10 @@
 // each generation the terminal that won is noted as ended; each failed attempt
 // to deliver it follows, and in the end it is settled. All records of a task
 // lie in one partition, of the same number as its terminals.
+//
+// A batch has no terminal among the results that could be matched. Whoever runs
+// it writes, once it has ended, one record that says it all: who wants to hear
+// of it and the event. From there on its delivery is as any other.
 package webhook
 
 import (
@@ -22,6 +26,7 @@ type Step string
 // Steps of a webhook. The first of each, per generation and number, counts.
 const (
 	Registered Step = "registered" // somebody wants to hear how the task ends
+	Announced  Step = "announced"  // a batch has ended, and somebody wants to hear of it; a delivery begins
 	Ended      Step = "ended"      // the terminal that won a generation; a delivery begins if it is wanted
 	Reopened   Step = "reopened"   // a redrive opened the next generation
 	Attempted  Step = "attempted"  // a delivery failed and will be tried again
@@ -29,7 +34,7 @@ const (
 )
 
 // Steps returns every step.
-func Steps() []Step { return []Step{Registered, Ended, Reopened, Attempted, Settled} }
+func Steps() []Step { return []Step{Registered, Announced, Ended, Reopened, Attempted, Settled} }
 
 // State says how far a delivery is.
 type State string
@@ -64,23 +69,36 @@ func Outcomes() []Outcome {
 }
 
 // Record is the value of a record on `penstock.webhooks`: plain JSON, valid
-// against webhook.schema.json, keyed by task id.
+// against webhook.schema.json, keyed by its subject.
 type Record struct {
 	SchemaVersion int           `json:"schema_version"`
 	Step          Step          `json:"step"`
-	TaskID        task.ID       `json:"task_id"`
+	TaskID        task.ID       `json:"task_id,omitempty"`
+	BatchID       string        `json:"batch_id,omitempty"` // instead of TaskID
 	Tenant        string        `json:"tenant"`
-	Generation    uint8         `json:"generation"`        // that ended, was opened or is delivered; registered: 0
+	Generation    uint8         `json:"generation"`        // that ended, was opened or is delivered; registered, and of batches: 0
 	At            time.Time     `json:"at"`                // by the brokers' clock
-	Webhook       *task.Webhook `json:"webhook,omitempty"` // registered
+	Webhook       *task.Webhook `json:"webhook,omitempty"` // registered and announced
 
 	Status task.Status     `json:"status,omitempty"`         // ended: as which
 	Offset int64           `json:"results_offset,omitempty"` // ended and reopened: of the record on penstock.results
-	Event  json.RawMessage `json:"event,omitempty"`          // ended: the body to deliver, byte for byte; absent if it is not wanted
+	Event  json.RawMessage `json:"event,omitempty"`          // ended and announced: the body to deliver, byte for byte; absent if it is not wanted
 
 	Attempt *Attempt `json:"attempt,omitempty"` // attempted; settled, unless it was given up without one
 	State   State    `json:"state,omitempty"`   // settled: as which
 }
+
+// Subject is the id of what a record is about, and its key: a task or a batch.
+func (r *Record) Subject() string {
+	if r.BatchID != "" {
+		return r.BatchID
+	}
+	return string(r.TaskID)
+}
+
+// Kind is the type of the event that a record of the steps ended and announced
+// has to deliver; empty if there is none.
+func (r *Record) Kind() string { return typeOfEvent(r.Event) }
 
 // Attempt is one call of a receiver.
 type Attempt struct {

@@ -70,7 +70,7 @@ func TestEachEndHasATypeOfItsOwn(t *testing.T) {
 		e.Error = &terminal.Error{Code: fault.Rejected, Message: "no"}
 		types = append(types, webhook.NewEvent(e, 0, "/x").Type)
 	}
-	if diff := cmp.Diff(webhook.Types(), types); diff != "" {
+	if diff := cmp.Diff(webhook.Types(task.FormTask), types); diff != "" {
 		t.Errorf("(-Types +got)\n%s", diff)
 	}
 	if slices.Sort(types); len(slices.Compact(types)) != 5 {
@@ -110,12 +110,85 @@ func TestALargeOutputIsLeftToALink(t *testing.T) {
 
 func TestAWebhookWantsWhatItNames(t *testing.T) {
 	all, one := &task.Webhook{}, &task.Webhook{Events: []string{"task.dead", "task.failed"}}
-	for _, kind := range webhook.Types() {
+	for _, kind := range webhook.Types(task.FormTask) {
 		if !webhook.Wants(all, kind) {
 			t.Errorf("who names none does not want %s", kind)
 		}
 		if got := webhook.Wants(one, kind); got != slices.Contains(one.Events, kind) {
 			t.Errorf("wants %s: %t", kind, got)
 		}
+	}
+}
+
+func TestAResponseIsToldAsTheOpenAIAPIDoes(t *testing.T) {
+	finished := func(reason string) *terminal.Terminal {
+		e := end(task.Succeeded)
+		e.Output = &task.Output{Text: "hi", FinishReason: reason}
+		return e
+	}
+	seen := map[string]bool{}
+	for name, c := range map[string]struct {
+		end  *terminal.Terminal
+		want string
+	}{
+		"a whole answer":             {finished("stop"), webhook.ResponseCompleted},
+		"one with calls of tools":    {finished("tool_calls"), webhook.ResponseCompleted},
+		"one in the blob store":      {end(task.Succeeded), webhook.ResponseCompleted},
+		"one cut by its limit":       {finished("length"), webhook.ResponseIncomplete},
+		"one cut by a filter":        {finished("content_filter"), webhook.ResponseIncomplete},
+		"one that was refused":       {end(task.Failed), webhook.ResponseFailed},
+		"one that was given up":      {end(task.Dead), webhook.ResponseFailed},
+		"one that came too late":     {end(task.Expired), webhook.ResponseFailed},
+		"one its caller has stopped": {end(task.Cancelled), webhook.ResponseCancelled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := webhook.BodyOf(task.FormResponse, c.end, 1, "/v1/tasks/x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got any
+			if err := json.Unmarshal(text, &got); err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]any{
+				"id": "evt_06eej948000ui6eipa8t38tsq3o4hnf467b19nog4sg5du0u_1", "object": "event", "type": c.want,
+				"created_at": float64(ended.Unix()), "data": map[string]any{"id": "resp_06eej948000ui6eipa8t38tsq3o4hnf467b19nog4sg5du0u"},
+			}
+			if diff := cmp.Diff(any(want), got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			seen[c.want] = true
+		})
+	}
+	for _, kind := range webhook.Types(task.FormResponse) {
+		if !seen[kind] {
+			t.Errorf("no end is told as %s", kind)
+		}
+	}
+}
+
+func TestABatchIsToldAsTheOpenAIAPIDoes(t *testing.T) {
+	var kinds []string
+	for _, status := range []string{"completed", "failed", "expired", "cancelled"} {
+		kind := webhook.BatchType(status)
+		text, err := webhook.BatchBody(webhook.BatchData{ID: "batch_1", Status: status}, ended)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			ID, Object, Type string
+			CreatedAt        int64 `json:"created_at"`
+			Data             webhook.BatchData
+		}
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.ID != "evt_1_0" || got.Object != "event" || got.Type != kind || got.CreatedAt != ended.Unix() || got.Data.ID != "batch_1" {
+			t.Errorf("%s", text)
+		}
+		kinds = append(kinds, kind)
+	}
+	if diff := cmp.Diff(webhook.BatchTypes(), kinds); diff != "" {
+		t.Errorf("(-BatchTypes +got)\n%s", diff)
 	}
 }

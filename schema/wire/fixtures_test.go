@@ -171,15 +171,34 @@ func hooks(t *testing.T) map[string]*webhook.Record {
 	}
 	registered, end, open := step(webhook.Registered, 0), step(webhook.Ended, time.Minute), step(webhook.Reopened, time.Hour)
 	tried, settled := step(webhook.Attempted, 61*time.Second), step(webhook.Settled, 67*time.Second)
-	registered.Webhook = &task.Webhook{URL: "https://example.com/hook", Events: webhook.Types()}
+	registered.Webhook = &task.Webhook{URL: "https://example.com/hook", Events: webhook.Types(task.FormTask)}
 	end.Status, end.Offset, end.Event = task.Succeeded, 1<<40+2, body
 	open.Generation, open.Offset = 1, 1<<40+9
 	tried.Attempt = &webhook.Attempt{N: 1, At: accepted.Add(61 * time.Second), Outcome: webhook.Refused, Status: 503, Next: accepted.Add(66 * time.Second)}
 	settled.Attempt = &webhook.Attempt{N: 2, At: accepted.Add(67 * time.Second), Outcome: webhook.Accepted, Status: 204}
 	settled.State = webhook.Delivered
+	announced, answered := batchAnnounced(t), step(webhook.Registered, 0)
+	answered.Webhook = &task.Webhook{URL: "https://example.com/hook", Events: webhook.Types(task.FormResponse), Form: task.FormResponse}
 	return map[string]*webhook.Record{
 		"webhook-registered": registered, "webhook-ended": end, "webhook-reopened": open,
-		"webhook-attempted": tried, "webhook-settled": settled,
+		"webhook-attempted": tried, "webhook-settled": settled, "webhook-announced": announced, "webhook-registered-response": answered,
+	}
+}
+
+// batchAnnounced tells of a batch that has ended.
+func batchAnnounced(t *testing.T) *webhook.Record {
+	t.Helper()
+	const batch = "batch_06eej948000ui6eipa8t38t"
+	body, err := webhook.BatchBody(webhook.BatchData{
+		ID: batch, Status: "completed", Endpoint: "/v1/chat/completions", InputFileID: "file-06eej948000ui6eipa8t38s",
+		OutputFileID: "file-06eej9480a0ui6eipa8t38u", RequestCounts: webhook.BatchCounts{Total: 3, Completed: 3}, Metadata: map[string]string{"night": "17"},
+	}, accepted.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &webhook.Record{
+		SchemaVersion: task.SchemaVersion, Step: webhook.Announced, BatchID: batch, Tenant: "acme", At: accepted.Add(time.Hour),
+		Webhook: &task.Webhook{URL: "https://example.com/hook", Events: webhook.BatchTypes()}, Event: body,
 	}
 }
 

@@ -17,16 +17,16 @@ func EncodeWebhook(w *webhook.Record, traceparent string) (Record, error) {
 		return Record{}, fmt.Errorf("encode webhook record: %w", err)
 	}
 	h := make(headerList, 0, 12)
-	h.attributes(webhookID(w), TypeWebhook, "/penstock", string(w.TaskID), w.At)
+	h.attributes(webhookID(w), TypeWebhook, "/penstock", w.Subject(), w.At)
 	h.add(HeaderTenant, w.Tenant)
 	h.add(HeaderGeneration, strconv.Itoa(int(w.Generation)))
 	h.add(HeaderTraceparent, traceparent)
-	return Record{Key: []byte(w.TaskID), Value: value, Headers: h}, nil
+	return Record{Key: []byte(w.Subject()), Value: value, Headers: h}, nil
 }
 
 // webhookID names what a record tells, the same whoever tells it again.
 func webhookID(w *webhook.Record) string {
-	id := string(w.TaskID) + "/" + string(w.Step) + "/" + strconv.Itoa(int(w.Generation))
+	id := w.Subject() + "/" + string(w.Step) + "/" + strconv.Itoa(int(w.Generation))
 	if w.Step == webhook.Attempted && w.Attempt != nil {
 		id += "/" + strconv.Itoa(w.Attempt.N)
 	}
@@ -46,8 +46,10 @@ func DecodeWebhook(r Record) (*webhook.Record, error) {
 	switch {
 	case w.SchemaVersion != task.SchemaVersion:
 		return nil, fmt.Errorf("%w: schema version %d, want %d", ErrRecord, w.SchemaVersion, task.SchemaVersion)
-	case string(r.Key) != string(w.TaskID):
-		return nil, fmt.Errorf("%w: key and task_id differ", ErrRecord)
+	case w.TaskID != "" && w.BatchID != "":
+		return nil, fmt.Errorf("%w: has both task_id and batch_id", ErrRecord)
+	case string(r.Key) != w.Subject():
+		return nil, fmt.Errorf("%w: key and id differ", ErrRecord)
 	case !complete(&w):
 		return nil, fmt.Errorf("%w: step %q lacks what it should tell", ErrRecord, w.Step)
 	}
@@ -59,6 +61,8 @@ func complete(w *webhook.Record) bool {
 	switch w.Step {
 	case webhook.Registered:
 		return w.Webhook != nil && w.Webhook.URL != ""
+	case webhook.Announced:
+		return w.BatchID != "" && w.Webhook != nil && w.Webhook.URL != "" && w.Kind() != ""
 	case webhook.Ended:
 		return w.Status.Terminal()
 	case webhook.Reopened:

@@ -16,6 +16,10 @@ func TestAWebhookThatDoesNotTellItsStepIsRefused(t *testing.T) {
 	}{
 		"another version":                 {"webhook-ended", func(w *webhook.Record) { w.SchemaVersion = 2 }},
 		"another task than its key":       {"webhook-ended", func(w *webhook.Record) { w.TaskID = "task_other" }},
+		"a task that is a batch":          {"webhook-announced", func(w *webhook.Record) { w.TaskID = "task_other" }},
+		"an announced task":               {"webhook-announced", func(w *webhook.Record) { w.TaskID, w.BatchID = task.ID(w.BatchID), "" }},
+		"an announcement to nobody":       {"webhook-announced", func(w *webhook.Record) { w.Webhook = nil }},
+		"an announcement of nothing":      {"webhook-announced", func(w *webhook.Record) { w.Event = nil }},
 		"an unknown step":                 {"webhook-ended", func(w *webhook.Record) { w.Step = "begun" }},
 		"a registration without webhook":  {"webhook-registered", func(w *webhook.Record) { w.Webhook = nil }},
 		"a registration without a URL":    {"webhook-registered", func(w *webhook.Record) { w.Webhook = &task.Webhook{} }},
@@ -28,7 +32,7 @@ func TestAWebhookThatDoesNotTellItsStepIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := hooks(t)[spoil.of]
-			key := []byte(w.TaskID)
+			key := []byte(w.Subject())
 			spoil.apply(w)
 			r, err := wire.EncodeWebhook(w, "")
 			if err != nil {

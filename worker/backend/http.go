@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/internal/retryafter"
 	"github.com/penstock/penstock/schema/fault"
-	"github.com/penstock/penstock/worker/retry"
 )
 
 // Headers by which an engine over HTTP is told which tasks a call is for, comma
@@ -46,7 +46,7 @@ func Refused(name string, status int, h http.Header, size int) error {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		e.Code = fault.Unauthorized
 	case status == http.StatusTooManyRequests:
-		e.Code, e.RetryAfter = fault.Throttled, retry.ParseRetryAfter(h, time.Now())
+		e.Code, e.RetryAfter = fault.Throttled, retryafter.Parse(h, time.Now())
 	case status == http.StatusRequestTimeout:
 		e.Code = fault.Timeout
 	case status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status < 400:
@@ -54,7 +54,7 @@ func Refused(name string, status int, h http.Header, size int) error {
 		// and no task should die of that.
 		e.Code, e.Class = fault.Unavailable, fault.ClassSystem
 	case status == http.StatusFailedDependency || status >= 500:
-		e.Code, e.RetryAfter = fault.Unavailable, retry.ParseRetryAfter(h, time.Now())
+		e.Code, e.RetryAfter = fault.Unavailable, retryafter.Parse(h, time.Now())
 	}
 	return e
 }

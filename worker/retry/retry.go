@@ -3,9 +3,6 @@
 package retry
 
 import (
-	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -59,32 +56,4 @@ func Place(wait time.Duration) (tier *topic.Tier, rest time.Duration) {
 		return nil, wait
 	}
 	return &t, wait - t.Delay
-}
-
-// MaxHint bounds what ParseRetryAfter returns.
-const MaxHint = 24 * time.Hour
-
-// ParseRetryAfter reads how long an HTTP answer asks us to wait: the header
-// retry-after-ms, else Retry-After in seconds or as a date (RFC 9110, 10.2.3).
-// Zero if it says nothing we understand, or nothing ahead of now.
-func ParseRetryAfter(h http.Header, now time.Time) time.Duration {
-	if ms, err := strconv.ParseFloat(strings.TrimSpace(h.Get("Retry-After-Ms")), 64); err == nil && ms >= 0 {
-		return hint(ms * float64(time.Millisecond))
-	}
-	raw := strings.TrimSpace(h.Get("Retry-After"))
-	if s, err := strconv.ParseFloat(raw, 64); err == nil && s >= 0 {
-		return hint(s * float64(time.Second))
-	}
-	if at, err := http.ParseTime(raw); err == nil && at.After(now) {
-		return min(at.Sub(now), MaxHint)
-	}
-	return 0
-}
-
-// hint keeps huge numbers from overflowing a duration.
-func hint(d float64) time.Duration {
-	if d >= float64(MaxHint) {
-		return MaxHint
-	}
-	return time.Duration(d)
 }

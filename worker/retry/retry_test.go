@@ -1,7 +1,6 @@
 package retry_test
 
 import (
-	"net/http"
 	"testing"
 	"time"
 
@@ -61,29 +60,6 @@ func TestPlaceSpendsTheWholeWait(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestParseRetryAfter(t *testing.T) {
-	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	for _, tc := range []struct {
-		header, value string
-		want          time.Duration
-	}{
-		{"Retry-After", "7", 7 * time.Second},
-		{"Retry-After", " 1.5 ", 1500 * time.Millisecond},
-		{"Retry-After-Ms", "250", 250 * time.Millisecond},
-		{"Retry-After", "Sat, 21 Nov 2026 12:01:00 GMT", time.Minute},
-		{"Retry-After", "Sat, 21 Nov 2026 11:00:00 GMT", 0},
-		{"Retry-After", "-3", 0},
-		{"Retry-After", "soon", 0},
-		{"Retry-After", "1e300", retry.MaxHint},
-		{"Retry-After", "NaN", 0},
-		{"Retry-After", "", 0},
-	} {
-		if got := retry.ParseRetryAfter(http.Header{tc.header: {tc.value}}, now); got != tc.want {
-			t.Errorf("%s: %q = %s, want %s", tc.header, tc.value, got, tc.want)
-		}
-	}
 }
 
 func TestBudget(t *testing.T) {

@@ -62,4 +62,10 @@ func webhooks(t *testing.T, open Open) {
 	if l, complete := read(); len(l.Deliveries) != 0 || !complete {
 		t.Errorf("of a task without a webhook: %+v, complete %t", l, complete)
 	}
+	batch := webhook.Log{BatchID: "batch_1", Deliveries: []webhook.Delivery{{ID: "evt_1_0", Type: "batch.completed", State: webhook.Delivered, EndedAt: b.now, Attempts: []webhook.Attempt{}}}}
+	put(taskstore.WebhookLog{Offset: 11, Log: batch})
+	got, complete, err := b.store.BatchWebhook(t.Context(), "batch_1")
+	if diff := cmp.Diff(batch, got); diff != "" || !complete || err != nil {
+		t.Errorf("of a batch: complete %t, %v (-want +got)\n%s", complete, err, diff)
+	}
 }
