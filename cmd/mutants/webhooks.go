@@ -14,7 +14,7 @@ func calling() []mutant {
 		},
 		{
 			name: "webhook-without-tombstone", rule: "a repeated submit is not told twice",
-			file: "resultsvc/webhook/ledger.go", old: "l.over[e.id] = struct{}{}", new: "",
+			file: "resultsvc/webhook/ledger.go", old: "l.over[e.id] = e.endedAt()", new: "",
 			tests: []string{"./resultsvc/webhook"}, run: "Repeat|Over",
 		},
 		{
@@ -26,6 +26,21 @@ func calling() []mutant {
 			name: "webhook-second-counts", rule: "the first of each step counts",
 			file: "resultsvc/webhook/ledger.go", old: "if int(r.Generation) <= e.ended {", new: "if int(r.Generation) < e.ended {",
 			tests: []string{"./resultsvc/webhook"}, run: "Counts|Repeats",
+		},
+		{
+			name: "batch-told-never", rule: "whoever takes an ended batch over announces its end",
+			file: "producer/bulk/batch.go", old: "return b.Status.Ended() && (b.told || !b.wanted())", new: "return b.Status.Ended()",
+			tests: []string{"./producer/bulk"}, run: "Kill|Announced",
+		},
+		{
+			name: "batch-told-for-ever", rule: "a batch whose end is announced is over",
+			file: "producer/bulk/ledger.go", old: "b.told = true", new: "",
+			tests: []string{"./producer/bulk"}, run: "Announced",
+		},
+		{
+			name: "webhook-impatient", rule: "a receiver in trouble says when it is called again",
+			file: "resultsvc/webhook/schedule.go", old: "return max(own, min(wish, most)), true", new: "return max(own, min(0, most)), true",
+			tests: []string{"./resultsvc/webhook"}, run: "Wish|AsksForTime",
 		},
 		{
 			name: "webhook-inside", rule: "no webhook reaches an address inside",

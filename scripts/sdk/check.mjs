@@ -125,8 +125,9 @@ const checks = {
   },
 
   async webhooks() {
-    let tell;
-    const told = new Promise((resolve) => { tell = resolve; });
+    const told = [], waiting = [];
+    const next = () => new Promise((resolve) => { told.length ? resolve(told.shift()) : waiting.push(resolve); });
+    const tell = (one) => { waiting.length ? waiting.shift()(one) : told.push(one); };
     const receiver = createServer((request, response) => {
       let body = "";
       request.on("data", (piece) => { body += piece; });
@@ -137,11 +138,18 @@ const checks = {
       const { data: { secret } } = await (await fetch(BASE + "/v1/webhooks/secret")).json();
       const task = { model: CHAT, payload: { text: "tell me" }, webhook: { url: `http://127.0.0.1:${receiver.address().port}/hook` } };
       const accepted = await (await fetch(BASE + "/v1/inference", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(task) })).json();
-      const [body, headers] = await told;
+      const [body, headers] = await next();
       const event = await client().webhooks.unwrap(body, headers, secret);
       assert.equal(event.type, "task.succeeded");
       assert.equal(event.data.id, accepted.data.task_id);
       await assert.rejects(client().webhooks.unwrap(body + " ", headers, secret));
+      const line = { custom_id: "1", method: "POST", url: "/v1/chat/completions", body: { model: CHAT, messages: [{ role: "user", content: "in a batch" }] } };
+      const requests = await client().files.create({ file: new File([JSON.stringify(line)], "requests.jsonl"), purpose: "batch" });
+      const order = { input_file_id: requests.id, endpoint: "/v1/chat/completions", completion_window: "1h", webhook: task.webhook };
+      const batch = await client().batches.create(order);
+      const ended = await client().webhooks.unwrap(...(await next()), secret);
+      assert.equal(ended.type, "batch.completed");
+      assert.equal(ended.data.id, batch.id);
     } finally {
       receiver.close();
     }

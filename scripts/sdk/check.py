@@ -14,6 +14,7 @@ import traceback
 import urllib.request
 
 import openai
+from openai.types.webhooks import BatchCompletedWebhookEvent
 
 BASE, FAULTS = sys.argv[1:3]
 CHAT, EMBED = "sim-chat", "sim-embed"
@@ -241,6 +242,19 @@ def webhooks() -> None:
             except openai.InvalidWebhookSignatureError:
                 continue
             raise AssertionError("a forged delivery was believed")
+        hook = {"webhook": task["webhook"]}
+        ours.chat.completions.create(model=CHAT, messages=[{"role": "user", "content": "and me"}], extra_body=hook)
+        event = ours.webhooks.unwrap(*heard.get(timeout=30))
+        assert event.type == "task.succeeded", event
+        line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions"}
+        line["body"] = {"model": CHAT, "messages": [{"role": "user", "content": "in a batch"}]}
+        requests = ours.files.create(file=("requests.jsonl", json.dumps(line).encode()), purpose="batch")
+        batch = ours.batches.create(
+            input_file_id=requests.id, endpoint="/v1/chat/completions", completion_window="1h", extra_body=hook
+        )
+        event = ours.webhooks.unwrap(*heard.get(timeout=60))
+        assert isinstance(event, BatchCompletedWebhookEvent) and event.data.id == batch.id, event
+        assert ours.batches.retrieve(batch.id).status == "completed"
     finally:
         server.shutdown()
         server.server_close()

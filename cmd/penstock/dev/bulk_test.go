@@ -96,6 +96,8 @@ func (k *contract) bulk(t *testing.T, s *dev.Stack) {
 	ask(404, "GET", batch, batches+"/batch_invented", "")
 	ask(409, "POST", batch+"/cancel", batches+"/"+id+"/cancel", "")
 	ask(404, "POST", batch+"/cancel", batches+"/batch_invented/cancel", "")
+	ask(200, "GET", batch+"/webhook", batches+"/"+id+"/webhook", "")
+	ask(404, "GET", batch+"/webhook", batches+"/batch_invented/webhook", "")
 
 	wrong := idOf(t, ask(200, "POST", batches, batches, strings.Replace(order, input, send(200, "nonsense", "purpose", "batch"), 1)))
 	if got := awaitBatch(t, s, wrong); got.Status != "failed" || got.Errors == nil || *got.Errors.Data[0].Line != 1 {
