@@ -308,7 +308,7 @@ func identity() []mutant {
 		},
 		{
 			name: "results-anywhere", rule: "2: a task's results share one computed partition",
-			file: "internal/tasktopic/publisher.go", old: "kafkaclient.PinPartition(rec, topic.ResultsPartition(id, p.p.ResultsPartitions))", new: "kafkaclient.PinPartition(rec, topic.ResultsPartition(id, p.p.ResultsPartitions)/2)",
+			file: "internal/tasktopic/publisher.go", old: "kafkaclient.PinPartition(rec, topic.PartitionOf(rec.Key, p.p.ResultsPartitions))", new: "kafkaclient.PinPartition(rec, topic.PartitionOf(rec.Key, p.p.ResultsPartitions)/2)",
 			tests: []string{"./internal/tasktopic"},
 		},
 		{
