@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/penstock/penstock/schema/task"
+	"github.com/penstock/penstock/worker/backend/simulated"
 )
 
 // browser opens a headless Chromium with an empty profile. Where none can be had
@@ -135,6 +137,15 @@ func TestTheChatPage(t *testing.T) {
 		p.until("!(" + busy + ") && " + said + ".length > 0")
 		if shown := p.text(said); shown != got.Output.Text {
 			t.Errorf("it shows %q, the task says %q", shown, got.Output.Text)
+		}
+		prompt, err := json.Marshal([]utterance{
+			{"user", "Why is the sky blue?"}, {"assistant", p.text(`document.querySelector("article.assistant").firstChild.textContent`)}, {"user", "And the sea?"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := simulated.Text(string(prompt), 256); got.Output.Text != want {
+			t.Errorf("the model was not given what was said before: it answered %.80q; want %.80q", got.Output.Text, want)
 		}
 	})
 	t.Run("Stop stops the task and keeps what was said", func(t *testing.T) {

@@ -289,3 +289,30 @@ func TestABaseURLIsChecked(t *testing.T) {
 		}
 	}
 }
+
+func TestASessionIsNamedInThePathAndAskedWhereItIsWritten(t *testing.T) {
+	var asked []string
+	cl := open(t, func(r *http.Request) (*http.Response, error) {
+		asked = append(asked, r.Method+" "+r.URL.String())
+		if r.Method == http.MethodDelete {
+			return answer(http.StatusNoContent, ""), nil
+		}
+		return data(http.StatusCreated, api.Session{SessionID: "a/b ü", TurnCount: 2}), nil
+	}, func(c *client.Config) { c.Results = "http://results.test" })
+	opened, err := cl.OpenSession(t.Context(), "a/b ü", api.SessionSettings{Instructions: "be brief"})
+	if err != nil || opened.SessionID != "a/b ü" {
+		t.Errorf("%+v, %v", opened, err)
+	}
+	for _, turns := range []int{0, 7} {
+		if shown, err := cl.Session(t.Context(), "a/b ü", turns); err != nil || shown.TurnCount != 2 {
+			t.Errorf("%+v, %v", shown, err)
+		}
+	}
+	if err := cl.DeleteSession(t.Context(), "a/b ü"); err != nil {
+		t.Error(err)
+	}
+	const path = "http://penstock.test/v1/sessions/a%2Fb%20%C3%BC"
+	if diff := cmp.Diff([]string{"POST " + path, "GET " + path, "GET " + path + "?limit=7", "DELETE " + path}, asked); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -40,6 +40,18 @@ const checks = {
     assert.match(response.headers.get("x-task-id"), /^task_/);
   },
 
+  // A call with the memory of its session is answered as one that brings all that was said.
+  async sessions() {
+    const talk = { model: CHAT, max_tokens: 5, session_id: `sdk ${crypto.randomUUID()}`, memory: true };
+    const { message } = (await client().chat.completions.create({ ...talk, messages: ask("one") })).choices[0];
+    let text = "";
+    for await (const chunk of await client().chat.completions.create({ ...talk, messages: ask("two"), stream: true })) {
+      for (const choice of chunk.choices) text += choice.delta.content ?? "";
+    }
+    const whole = [...ask("one"), { role: "assistant", content: message.content }, ...ask("two")];
+    assert.equal(text, (await client().chat.completions.create({ model: CHAT, max_tokens: 5, messages: whole })).choices[0].message.content);
+  },
+
   async stream() {
     const asked = { model: CHAT, messages: ask("a story"), max_tokens: 12 };
     const whole = (await client().chat.completions.create(asked)).choices[0].message.content;

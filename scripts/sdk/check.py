@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 import urllib.request
+import uuid
 
 import openai
 from openai.types.webhooks import BatchCompletedWebhookEvent
@@ -108,6 +109,17 @@ def tools() -> None:
     assert (name, arguments, finish) == ("weather", whole, "tool_calls"), (name, arguments, finish)
     said = ask("weather?") + [call.message, {"role": "tool", "tool_call_id": call.message.tool_calls[0].id, "content": "rain"}]
     assert client().chat.completions.create(model=CHAT, messages=said, tools=TOOLS, max_tokens=3).choices[0].message.content
+
+
+def sessions() -> None:
+    """A call with the memory of its session is answered as one that brings all that was said."""
+    talk = {"model": CHAT, "max_tokens": 5, "extra_body": {"session_id": f"sdk {uuid.uuid4()}", "memory": True}}
+    said = ask("one")
+    said.append(client().chat.completions.create(messages=said, **talk).choices[0].message.to_dict(exclude_unset=True))
+    stream = client().chat.completions.create(messages=ask("two"), stream=True, **talk)
+    text = "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
+    whole = [{"role": m["role"], "content": m["content"]} for m in said] + ask("two")
+    assert text == client().chat.completions.create(model=CHAT, max_tokens=5, messages=whole).choices[0].message.content
 
 
 def completions() -> None:
@@ -271,7 +283,7 @@ def langchain() -> None:
 def main() -> int:
     failed = 0
     for check in (
-        chat, chat_stream, stream_helper, heartbeats, asynchronous, tools, completions, embeddings, models,
+        chat, chat_stream, stream_helper, heartbeats, asynchronous, tools, sessions, completions, embeddings, models,
         errors, late, retries, interrupted, webhooks, langchain,
     ):
         try:

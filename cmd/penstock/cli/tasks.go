@@ -23,9 +23,10 @@ import (
 // submission is what `submit` was told.
 type submission struct {
 	file, model, class, key string
+	session                 string
 	labels                  map[string]string
 	maxTokens               int
-	stream, wait            bool
+	memory, stream, wait    bool
 	timeout                 time.Duration
 }
 
@@ -53,6 +54,8 @@ func (e *env) submit() *cobra.Command {
 	f.StringVar(&s.class, "class", "", "interactive, standard or bulk")
 	f.StringToStringVarP(&s.labels, "label", "l", nil, "label, name=value; may be repeated")
 	f.IntVar(&s.maxTokens, "max-tokens", 0, "bound of the answer; 0: the backend's default")
+	f.StringVar(&s.session, "session", "", "conversation it belongs to: its tasks run one after another")
+	f.BoolVar(&s.memory, "memory", false, "give the model what was said before in the session")
 	f.StringVar(&s.key, "idempotency-key", "", "repeat the submit safely under this key (with TEXT)")
 	f.BoolVar(&s.stream, "stream", false, "print the answer as it is made")
 	f.BoolVar(&s.wait, "wait", false, "wait for the end and print the answer")
@@ -117,6 +120,10 @@ func (s submission) fill(r api.SubmitRequest) api.SubmitRequest {
 	if r.Class == "" {
 		r.Class = task.Class(s.class)
 	}
+	if r.SessionID == "" {
+		r.SessionID = s.session
+	}
+	r.Memory = r.Memory || s.memory
 	if r.Labels == nil {
 		r.Labels = s.labels
 	}
@@ -275,11 +282,7 @@ func answer(t api.Task) string {
 	case t.Output != nil:
 		text = t.Output.Text
 	}
-	text = strings.Join(strings.Fields(text), " ")
-	if r := []rune(text); len(r) > 60 {
-		text = string(r[:59]) + "…"
-	}
-	return text
+	return brief(text)
 }
 
 func (e *env) wait() *cobra.Command {

@@ -1,13 +1,14 @@
 // A chat over the task API, without a library: it submits a task, follows its
-// events with EventSource, and keeps the conversation and the id of the last
-// event in the browser. So an answer goes on where it was after a reload, on
-// whatever replica answers then: the task does not depend on who watches it.
+// events with EventSource, and keeps what it shows and the id of the last event
+// in the browser. So an answer goes on where it was after a reload, on whatever
+// replica answers then: the task does not depend on who watches it. What the
+// model knows of the conversation is the server's: a session with memory.
 
 const $ = (id) => document.getElementById(id);
 const key = "penstock-chat";
 const ends = ["succeeded", "failed", "cancelled", "expired", "dead"];
 
-// What is kept: {model, turns: [{role, text, key?, task?, last?, state, note?}]}.
+// What is kept: {session, model, turns: [{role, text, key?, task?, last?, state, note?}]}.
 // The state of an answer is "sending", "open", or how its task ended.
 let chat = load();
 let source = null; // the open event stream; there is at most one
@@ -15,9 +16,13 @@ let source = null; // the open event stream; there is at most one
 function load() {
   try {
     const kept = JSON.parse(localStorage.getItem(key));
-    if (Array.isArray(kept?.turns)) return kept;
+    if (kept?.session && Array.isArray(kept.turns)) return kept;
   } catch { /* damaged: begin anew */ }
-  return { model: "", turns: [] };
+  return begin("");
+}
+
+function begin(model) {
+  return { session: crypto.randomUUID(), model, turns: [] };
 }
 
 // The text and the id of its last event are kept in one write: a reload between
@@ -64,10 +69,11 @@ function article() {
 // sends the same task again, and gets the one that is there already.
 async function ask(turn) {
   if (turn.state === "sending") {
-    const messages = chat.turns.slice(0, chat.turns.indexOf(turn))
-      .filter((t) => t.text && (t.role === "user" || t.state === "succeeded"))
-      .map(({ role, text }) => ({ role, content: text }));
-    const body = { model: turn.model, payload: { messages }, stream: true, class: "interactive", source: "web", params: { max_tokens: 256 } };
+    const { text } = chat.turns[chat.turns.indexOf(turn) - 1];
+    const body = {
+      model: turn.model, payload: { text }, session_id: chat.session, memory: true,
+      stream: true, class: "interactive", source: "web", params: { max_tokens: 256 },
+    };
     const answer = await call("/v1/inference", {
       method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json", "idempotency-key": turn.key },
     });
@@ -178,7 +184,8 @@ $("stop").addEventListener("click", async () => {
 $("new").addEventListener("click", () => {
   source?.close();
   source = null;
-  chat = { model: chat.model, turns: [] };
+  fetch(`/v1/sessions/${chat.session}`, { method: "DELETE" }).catch(() => {}); // it runs out anyway
+  chat = begin(chat.model);
   say("");
   save();
   draw();
