@@ -63,7 +63,7 @@ func (d *Desk) spec(ctx context.Context, tenant string, o Order) (*Spec, error) 
 		return nil, err
 	}
 	if !d.p.Dialect.Serves(o.Endpoint) {
-		return nil, invalid("endpoint", "batches are run for /v1/chat/completions, /v1/completions and /v1/embeddings")
+		return nil, invalid("endpoint", "batches are run for /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/responses")
 	}
 	window, err := windowOf(o.Window)
 	if err != nil {

@@ -20,7 +20,7 @@ var _ Dialect = OpenAI{}
 
 func kindOf(endpoint string) (task.Kind, bool) {
 	switch endpoint {
-	case "/v1/chat/completions":
+	case "/v1/chat/completions", responsesEndpoint:
 		return task.Chat, true
 	case "/v1/completions":
 		return task.Completion, true
@@ -41,6 +41,9 @@ func (o OpenAI) Request(endpoint string, body []byte) (ingest.Submission, Answer
 	kind, ok := kindOf(endpoint)
 	if !ok {
 		return ingest.Submission{}, nil, invalid("url", "is not one that batches are run for")
+	}
+	if endpoint == responsesEndpoint {
+		return o.response(body)
 	}
 	call, err := o.Parser.Parse(kind, body, "")
 	if err != nil {
@@ -73,7 +76,7 @@ func (OpenAI) Refusal(endpoint string, err error) Answer {
 	kind, _ := kindOf(endpoint)
 	if bad, ok := errors.AsType[*validate.Error](err); ok {
 		named := *bad
-		named.Path = openai.ParamOf(kind, bad.Path)
+		named.Path = paramOf(endpoint, kind, bad.Path)
 		return failed(openai.NewFailure(fault.RuleOf(bad.Code).Status, string(bad.Code), named.Error(), named.Path))
 	}
 	code := fault.CodeOf(err)

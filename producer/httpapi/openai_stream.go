@@ -79,7 +79,7 @@ func (s *stream) run(ctx context.Context) error {
 		return err
 	}
 	defer events.Close()
-	if err := s.send(s.teller.begin()...); err != nil {
+	if err := s.begin(); err != nil {
 		return err
 	}
 	beat := time.NewTicker(s.k.heartbeat(s.a.d.Heartbeat))
@@ -100,15 +100,35 @@ func (s *stream) run(ctx context.Context) error {
 	}
 }
 
+// begin tells what comes before all events. A response has no failure but those
+// that its events tell, so its head goes first.
+func (s *stream) begin() error {
+	if s.k.response != nil {
+		if err := s.open(); err != nil {
+			return err
+		}
+	}
+	return s.send(s.teller.begin()...)
+}
+
+// open sends the head, if it was not.
+func (s *stream) open() error {
+	if s.started {
+		return nil
+	}
+	s.started = true
+	s.k.took(s.c)
+	if err := httpserver.BeginStream(s.c); err != nil {
+		return errors.Join(errGone, err)
+	}
+	return nil
+}
+
 // send writes frames one by one, after the head.
 func (s *stream) send(frames ...[]byte) error {
 	for _, frame := range frames {
-		if !s.started {
-			s.started = true
-			s.k.took(s.c)
-			if err := httpserver.BeginStream(s.c); err != nil {
-				return errors.Join(errGone, err)
-			}
+		if err := s.open(); err != nil {
+			return err
 		}
 		if err := s.out.Send(frame); err != nil {
 			return errors.Join(errGone, err)

@@ -250,6 +250,10 @@ func TestWhoWatchesAnAttemptThatBreaksIsToldSoAndWhoComesBackIsNot(t *testing.T)
 	if n := len(types); n != 7 || types[n-1] != "error" || !strings.Contains(w.Body.String(), `"code":"generation_interrupted"`) {
 		t.Fatalf("%v", types)
 	}
+	seen := b.get("/v1/responses/" + openai.ResponseID(b.tasks[0].ID) + "?stream=true&starting_after=5")
+	if got, _ := framesIn(t, seen.Body.String()); seen.Code != 200 || len(got) != 1 || got[0] != "error" { // it resumed, and then the attempt broke
+		t.Errorf("%d %v", seen.Code, got)
+	}
 	b.shelf.newest = 2
 	back := b.get("/v1/responses/" + openai.ResponseID(b.tasks[0].ID) + "?stream=true&starting_after=5")
 	got, at := framesIn(t, back.Body.String())

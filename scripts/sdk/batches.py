@@ -93,6 +93,15 @@ def embeddings():
         assert [e["index"] for e in r["response"]["body"]["data"]] == [0, 1], r
 
 
+def responses():
+    lines = [line(n, url="/v1/responses", model="sim-chat", input=f"line {n}", max_output_tokens=3) for n in range(3)]
+    batch = ended(run(upload(lines), endpoint="/v1/responses"))
+    assert (batch.status, batch.request_counts.completed) == ("completed", 3), batch
+    for one in results(batch.output_file_id):
+        answer = openai.types.responses.Response.model_validate(one["response"]["body"])
+        assert answer.status == "completed" and len(answer.output_text.split()) == 3 and not answer.store, one
+
+
 def faults():
     batch = ended(run(upload([line(1), "nonsense", line(1), line(4, "/v1/embeddings")])))
     assert batch.status == "failed" and batch.output_file_id is None, batch
@@ -119,6 +128,6 @@ def cancelled():
         pass
 
 
-for check in (files, whole, embeddings, faults, cancelled):
+for check in (files, whole, embeddings, responses, faults, cancelled):
     check()
     print("ok", check.__name__, flush=True)
