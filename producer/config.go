@@ -19,6 +19,7 @@ import (
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/internal/telemetry"
 	"github.com/penstock/penstock/producer/bulk"
+	"github.com/penstock/penstock/producer/moderation"
 )
 
 // The settings that every service shares, under names of their own so that
@@ -42,6 +43,8 @@ type Config struct {
 	Redis redisclient.Config `koanf:"redis"`
 	Blob  blob.Config        `koanf:"blob"`
 	Bulk  bulk.Config        `koanf:"bulk"`
+
+	Moderation moderation.Config `koanf:"moderation"`
 
 	GRPCListen string `koanf:"grpc_listen" usage:"address of the gRPC API; empty: none"`
 
@@ -82,6 +85,7 @@ func DefaultConfig() Config {
 		Redis:         redisclient.DefaultConfig(),
 		Blob:          blob.DefaultConfig(),
 		Bulk:          bulk.DefaultConfig(),
+		Moderation:    moderation.DefaultConfig(),
 		BufferBytes:   64 << 20,
 		TasksBurst:    1000,
 		InFlightBytes: 256 << 20,
@@ -113,7 +117,7 @@ func ParseConfig(p lifecycle.Proc) (Config, error) {
 
 // Validate returns every fault at once, by the name the operator typed.
 func (c *Config) Validate() error {
-	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate(), prefix("kafka_", c.Kafka.Validate()), prefix("blob_", c.Blob.Validate()), prefix("bulk_", c.Bulk.Validate())}
+	errs := []error{c.HTTPConfig.Validate(), c.TopicConfig.Validate(), prefix("kafka_", c.Kafka.Validate()), prefix("blob_", c.Blob.Validate()), prefix("bulk_", c.Bulk.Validate()), prefix("moderation_", c.Moderation.Validate())}
 	fault := func(bad bool, format string, args ...any) {
 		if bad {
 			errs = append(errs, fmt.Errorf(format, args...))

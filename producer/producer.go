@@ -38,6 +38,7 @@ import (
 	"github.com/penstock/penstock/producer/grpcapi"
 	"github.com/penstock/penstock/producer/httpapi"
 	"github.com/penstock/penstock/producer/ingest"
+	"github.com/penstock/penstock/producer/moderation"
 	"github.com/penstock/penstock/producer/rules"
 	"github.com/penstock/penstock/producer/session"
 	"github.com/penstock/penstock/producer/sweep"
@@ -308,7 +309,8 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 		return err
 	}
 	s.API, err = httpapi.New(httpapi.Deps{
-		Bulk: jobs, MaxFile: int64(cfg.Bulk.MaxFile),
+		Filter: s.openFilter(cfg, d),
+		Bulk:   jobs, MaxFile: int64(cfg.Bulk.MaxFile),
 		Sessions: session.New(session.Params{Publisher: p.pub, Store: p.conversations, Results: p.memory}),
 		Intake:   intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Secrets: keys, Hooks: p.memory, Drain: draining,
@@ -324,6 +326,16 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 		Intake: intake, Metrics: metrics, Limits: limits, Cancels: desk, Follower: d.Follower, Store: p.memory, Results: p.claims,
 		IDs: p.minter, Auth: d.Auth, Schemas: spec.FS, Ready: s.ready.Err, Log: d.Log, Registry: d.Registry,
 	})
+}
+
+// openFilter returns what moderates, or nil where nothing is set.
+func (s *Service) openFilter(cfg Config, d Deps) httpapi.Filter {
+	if cfg.Moderation.URL == "" {
+		return nil
+	}
+	f := moderation.New(cfg.Moderation, d.Registry)
+	s.stack.PushClose("filter", func() error { f.Close(); return nil })
+	return f
 }
 
 // Bounds of the streams of the OpenAI routes that are open at once.

@@ -99,7 +99,7 @@ type Deps struct {
 	Auth    auth.Authenticator
 	Secrets Secrets
 	Hooks   Hooks
-	Schemas fs.FS           // of the bodies: submit, forward, chat, completion, embedding, bulk and session.schema.json
+	Schemas fs.FS           // of the bodies: submit, forward, chat, completion, embedding, bulk, session and moderation.schema.json
 	Drain   context.Context // done when waiting calls should stop to wait
 	Faces   []Face          // registered beside these routes
 
@@ -111,6 +111,7 @@ type Deps struct {
 
 	Sessions *session.Desk // of conversations
 
+	Filter  Filter // nil: nothing is moderated
 	Bulk    *bulk.Desk
 	MaxFile int64 // bytes of a file that Bulk takes
 
@@ -136,6 +137,8 @@ type API struct {
 	parser  *openai.Parser
 	models  models
 	metrics *metrics
+
+	moderation *validate.Schema
 }
 
 // New compiles the schemas.
@@ -154,13 +157,14 @@ func New(d Deps) (*API, error) {
 		d.DrainSpread = drainSpreadDefault
 	}
 	a := &API{d: d, models: listModels(d.Catalog), metrics: newMetrics(d.Registry)}
-	var errSubmit, errForward, errOrder, errSession, errParser error
+	var errSubmit, errForward, errOrder, errSession, errModeration, errParser error
 	a.submit, errSubmit = set.Schema("submit")
 	a.forward, errForward = set.Schema("forward")
 	a.order, errOrder = set.Schema("bulk")
 	a.session, errSession = set.Schema("session")
+	a.moderation, errModeration = set.Schema("moderation")
 	a.parser, errParser = openai.NewParser(d.Schemas)
-	return a, errors.Join(errSubmit, errForward, errOrder, errSession, errParser)
+	return a, errors.Join(errSubmit, errForward, errOrder, errSession, errModeration, errParser)
 }
 
 // Register adds the routes.

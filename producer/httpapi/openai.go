@@ -44,6 +44,7 @@ func (a *API) registerOpenAI(e *echo.Echo) {
 	e.POST("/v1/completions", a.postCall(task.Completion), form, submit)
 	e.POST("/v1/engines/:engine/completions", a.postCall(task.Completion), form, submit)
 	e.POST("/v1/embeddings", a.postCall(task.Embedding), form, submit)
+	e.POST("/v1/moderations", a.postModeration, form, submit)
 	known := httpserver.Authenticate(a.d.Auth)
 	e.GET("/v1/models", a.getModels, form, known)
 	e.GET("/v1/models/*", a.getModel, form, known)

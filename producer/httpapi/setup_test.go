@@ -56,6 +56,7 @@ type world struct {
 	hooksShown bool              // what became of them
 
 	results results
+	judge   judge
 
 	tale    []event.Event // what is told of a watched task
 	taleErr error         // after it; nil: nothing more comes
@@ -195,7 +196,7 @@ func setupOver(tb testing.TB, limits admit.Params, blobs string) *bundle {
 }
 
 // setupAs is setupOver with the grace that is given to who hung up.
-func setupAs(tb testing.TB, limits admit.Params, blobs string, grace time.Duration) *bundle {
+func setupAs(tb testing.TB, limits admit.Params, blobs string, grace time.Duration, change ...func(*httpapi.Deps)) *bundle {
 	tb.Helper()
 	minter, err := task.NewMinter(task.Secret{Number: 1, Key: []byte("0123456789abcdef")})
 	if err != nil {
@@ -224,16 +225,21 @@ func setupAs(tb testing.TB, limits admit.Params, blobs string, grace time.Durati
 	}, log)
 	drain, stop := context.WithCancel(context.Background())
 	tb.Cleanup(stop)
-	routes, err := httpapi.New(httpapi.Deps{
+	deps := httpapi.Deps{
 		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Results: &w.results, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
 		WatchFunc: w.watch, Repeats: w.repeats, Seats: seats.New(seats.Params{All: 10, PerTenant: 10}), Registry: reg, Log: log,
 		Responses: w.shelf.desk(minter, desk), NewestFunc: w.shelf.Newest,
 		Bulk: openDesk(tb, w, blobs), MaxFile: maxTestFile,
 		Grace: grace, Heartbeat: 20 * time.Millisecond,
 		Hooks:   w,
+		Filter:  &w.judge,
 		Secrets: callback.NewKeys(task.Secret{Key: []byte("0123456789abcdef")}),
 		IDs:     minter, Tickets: ticket.NewSigner(task.Secret{Number: 1, Key: []byte("0123456789abcdef")}),
-	})
+	}
+	for _, f := range change {
+		f(&deps)
+	}
+	routes, err := httpapi.New(deps)
 	if err != nil {
 		tb.Fatal(err)
 	}

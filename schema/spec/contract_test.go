@@ -68,6 +68,7 @@ func TestSchemasHaveTheLimitsOfTheCode(t *testing.T) {
 		{"completion", "properties/model/maxLength", api.MaxName},
 		{"embedding", "properties/model/maxLength", api.MaxName},
 		{"response", "properties/model/maxLength", api.MaxName},
+		{"moderation", "properties/model/maxLength", api.MaxName},
 		{"forward", "properties/message_id/maxLength", api.MaxName},
 		{"forward", "properties/session_id/maxLength", api.MaxName},
 		{"session", "properties/instructions/maxLength", api.MaxInstructions},
@@ -255,7 +256,7 @@ func TestEveryFieldOfTheCodeIsDocumented(t *testing.T) {
 
 func TestBodiesInOpenAPIAreThoseOfTheSchemaFiles(t *testing.T) {
 	openapi := read(t, "openapi.json")
-	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward", "chat": "Chat", "completion": "Completion", "embedding": "Embedding", "response": "ResponseRequest", "bulk": "BulkOrder", "session": "SessionSettings"} {
+	for name, component := range map[string]string{"submit": "Submit", "forward": "Forward", "chat": "Chat", "completion": "Completion", "embedding": "Embedding", "response": "ResponseRequest", "moderation": "Moderation", "bulk": "BulkOrder", "session": "SessionSettings"} {
 		want, ok := read(t, name+".schema.json").(map[string]any)
 		if !ok {
 			t.Fatalf("%s is no object", name)

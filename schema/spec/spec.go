@@ -19,7 +19,7 @@ var FS embed.FS
 const suffix = ".schema.json"
 
 // Schema returns the JSON Schema of a name: submit, batch, forward, chat,
-// completion, embedding, response, bulk, session, task, terminal, event, webhook, conversation or deadletter.
+// completion, embedding, moderation, response, bulk, session, task, terminal, event, webhook, conversation or deadletter.
 func Schema(name string) ([]byte, error) {
 	text, err := FS.ReadFile(name + suffix)
 	if err != nil {

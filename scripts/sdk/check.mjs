@@ -136,6 +136,12 @@ const checks = {
       }, (e) => e.code === "generation_interrupted"));
   },
 
+  async moderations() {
+    const verdict = await client().moderations.create({ input: ["have a nice day", "I hate this"] });
+    assert.deepEqual(verdict.results.map((one) => one.flagged), [false, true]);
+    assert.equal(verdict.results[1].categories.hate, true);
+  },
+
   async webhooks() {
     const told = [], waiting = [];
     const next = () => new Promise((resolve) => { told.length ? resolve(told.shift()) : waiting.push(resolve); });

@@ -272,6 +272,18 @@ def webhooks() -> None:
         server.server_close()
 
 
+def moderations() -> None:
+    ours = client()
+    verdict = ours.moderations.create(input=["have a nice day", "I hate this"])
+    assert [one.flagged for one in verdict.results] == [False, True] and verdict.results[1].categories.hate, verdict
+    assert ours.moderations.create(input=[{"type": "text", "text": "a bomb"}]).results[0].category_scores.illicit_violent > 0.5
+    try:
+        ours.moderations.create(input=[{"type": "image_url", "image_url": {"url": "http://127.0.0.1/"}}])
+    except openai.BadRequestError:
+        return
+    raise AssertionError("the filter was sent to fetch a URL")
+
+
 def langchain() -> None:
     from langchain_openai import ChatOpenAI
 
@@ -284,7 +296,7 @@ def main() -> int:
     failed = 0
     for check in (
         chat, chat_stream, stream_helper, heartbeats, asynchronous, tools, sessions, completions, embeddings, models,
-        errors, late, retries, interrupted, webhooks, langchain,
+        errors, late, retries, interrupted, webhooks, moderations, langchain,
     ):
         try:
             check()

@@ -283,6 +283,10 @@ func (k *contract) openai(t *testing.T, s *dev.Stack) {
 		}
 		ask(400, route, `{`)
 	}
+	for _, body := range append(k.examples(t, "/v1/moderations"), `{"input":["a bomb","a flower"]}`) {
+		ask(200, "/v1/moderations", body)
+	}
+	ask(400, "/v1/moderations", `{"input":1}`)
 	const asked = `{"model":"sim-chat","messages":[{"role":"user","content":"hi"}],"max_tokens":2`
 	ask(200, chat, asked+`,"stream":true}`)
 	ask(400, embeddings, `{"model":"sim-chat","input":"a"}`)

@@ -51,6 +51,9 @@ func (s *Stack) producerConfig() producer.Config {
 	c.Retention, c.MaxTaskAge, c.ResultTTL = s.cfg.retention(), s.cfg.retention()/2, resultTTL
 	c.BacklogCheck, c.GRPCListen = false, s.cfg.grpcListen()
 	c.WebhookAllowPrivate = s.privateWebhooks()
+	if s.simulator != nil {
+		c.Moderation.URL = s.simulator.URL() + "/v1/moderations"
+	}
 	c.SocketDrain = drainGrace / 2
 	return c
 }

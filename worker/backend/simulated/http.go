@@ -27,7 +27,7 @@ const maxRequest = 64 << 20
 //	GET    /health                    GET  /metrics
 //	GET    /sim/faults                POST /sim/faults
 //	DELETE /sim/faults                DELETE /sim/faults/{id}
-//	GET    /sim/executions
+//	GET    /sim/executions            POST /v1/moderations (a word list)
 func (e *Engine) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/models", e.serveModels)
@@ -36,6 +36,7 @@ func (e *Engine) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/chat/completions", e.serveCall(task.Chat))
 	mux.HandleFunc("POST /v1/completions", e.serveCall(task.Completion))
 	mux.HandleFunc("POST /v1/embeddings", e.serveCall(task.Embedding))
+	mux.HandleFunc("POST /v1/moderations", e.serveModeration)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, map[string]string{"status": "ok"}) })
 	mux.HandleFunc("GET /metrics", e.serveMetrics)
 	mux.HandleFunc("GET /sim/executions", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, e.Executions()) })
