@@ -58,7 +58,7 @@ func remembering() []mutant {
 	return []mutant{
 		{
 			name: "reads-before-its-own-turn", rule: "a session's memory is read once the task sees its own turn",
-			file: "worker/recall/wait.go", old: "if err != nil || !there {\n\t\treturn nil, -1, err\n\t}", new: "if err != nil {\n\t\treturn nil, -1, err\n\t}",
+			file: "worker/recall/wait.go", old: "if err != nil || !there {\n\t\treturn nil, -1, err\n\t}", new: "if err != nil {\n\t\treturn nil, -1, err\n\t}\n\tif !there {\n\t\ts, err = r.p.Sessions.Session(ctx, t.Tenant, t.SessionID, convstore.MaxTurns)\n\t\tif err == nil && len(s.Turns) > 0 {\n\t\t\treturn s, len(s.Turns) - 1, nil\n\t\t}\n\t\treturn nil, -1, nil\n\t}",
 			tests: []string{"./worker/recall"},
 		},
 		{
