@@ -82,6 +82,11 @@ func remembering() []mutant {
 			tests: []string{"./worker/attempt"},
 		},
 		{
+			name: "kept-settings-come-back", rule: "settings that are written again undo nothing newer",
+			file: "internal/convstore/lua/apply.lua", old: "return known[2] and tonumber(made) <= tonumber(known[2])", new: "return false",
+			tests: []string{"./internal/convstore"},
+		},
+		{
 			name: "memory-in-company", rule: "nobody waits for another's memory",
 			file: "worker/dispatch/feed.go", old: "e.task.Payload.Ref != nil || e.task.Memory {", new: "e.task.Payload.Ref != nil {",
 			tests: []string{"./worker/dispatch"},

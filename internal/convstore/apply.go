@@ -50,7 +50,7 @@ func (s *Store) add(call *redisclient.Call, partition int32, a Applied, now time
 	step, until := r.Step, r.Until
 	var told any
 	switch {
-	case step == conversation.Opened:
+	case step == conversation.Opened, step == conversation.Kept:
 		told = r.Settings
 	case step == conversation.Turned:
 		told = Turn{TaskID: r.TaskID, Lane: r.Lane, At: r.At, Content: r.Content, ContentRef: r.ContentRef}

@@ -19,6 +19,8 @@ import (
 // Session is what a session remembers.
 type Session struct {
 	Settings *conversation.Settings // nil: nobody has set any
+	Made     time.Time              // when the settings were; zero without
+	Kept     time.Time              // what their latest record lasts until; zero without
 	Until    time.Time              // it is forgotten then, unless another turn comes
 	Turns    []Turn                 // the newest that were asked for, oldest first
 	Total    int                    // how many there are
@@ -43,7 +45,7 @@ func (s *Store) Session(ctx context.Context, tenant, sessionID string, newest in
 	pipe := s.rdb.TxPipeline() // a record that is applied shows in all of it or in none
 	at := s.Reads()
 	at.Ask(ctx, pipe, partition)
-	fields := pipe.HMGet(ctx, head, "s", "u")
+	fields := pipe.HMGet(ctx, head, "s", "u", "sa", "su")
 	list := pipe.LRange(ctx, turns, -int64(max(newest, 1)), -1)
 	total := pipe.LLen(ctx, turns)
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -68,15 +70,21 @@ func (s *Store) Session(ctx context.Context, tenant, sessionID string, newest in
 }
 
 func sessionOf(v []any) (*Session, error) {
-	until, known := redisclient.Text(v, 1)
-	if !known {
+	if _, known := redisclient.Text(v, 1); !known {
 		return nil, nil
 	}
-	ms, err := strconv.ParseInt(until, 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("read session: end of life %q", until)
+	out := new(Session)
+	for i, to := range []*time.Time{&out.Until, &out.Made, &out.Kept} {
+		text, ok := redisclient.Text(v, i+1)
+		if !ok {
+			continue
+		}
+		ms, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read session: time %q", text)
+		}
+		*to = time.UnixMilli(ms).UTC()
 	}
-	out := &Session{Until: time.UnixMilli(ms).UTC()}
 	if text, ok := redisclient.Text(v, 0); ok {
 		if err := json.Unmarshal([]byte(text), &out.Settings); err != nil {
 			return nil, fmt.Errorf("read settings of session: %w", err)

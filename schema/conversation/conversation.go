@@ -24,13 +24,14 @@ type Step string
 // Steps of conversations.
 const (
 	Opened  Step = "opened"  // a session has settings; the latest count
+	Kept    Step = "kept"    // the settings made then, again, before the log forgets them; they count where nothing newer is known
 	Turned  Step = "turned"  // a task of a session began; the first of a task counts
 	Stored  Step = "stored"  // a response was asked for; the first of a task counts
 	Deleted Step = "deleted" // a session forgets all before it, or a stored response is gone
 )
 
 // Steps returns every step.
-func Steps() []Step { return []Step{Opened, Turned, Stored, Deleted} }
+func Steps() []Step { return []Step{Opened, Kept, Turned, Stored, Deleted} }
 
 // Record is the value of a record on `penstock.conversations`: plain JSON,
 // valid against conversation.schema.json.
@@ -40,10 +41,10 @@ type Record struct {
 	Tenant        string    `json:"tenant"`
 	SessionID     string    `json:"session_id,omitempty"` // of a session; absent: of a stored response
 	TaskID        task.ID   `json:"task_id,omitempty"`    // turned: the turn's; else the stored response's
-	At            time.Time `json:"at"`                   // by the brokers' clock
+	At            time.Time `json:"at"`                   // by the brokers' clock; kept: of the settings that it repeats
 	Until         time.Time `json:"until,omitzero"`       // what it tells is forgotten then; deleted: absent
 
-	Settings   *Settings       `json:"settings,omitempty"`    // opened
+	Settings   *Settings       `json:"settings,omitempty"`    // opened, kept
 	Lane       string          `json:"lane,omitempty"`        // turned: topic of the task, within which tasks of a session have an order
 	Content    json.RawMessage `json:"content,omitempty"`     // turned: messages that the task brought, as a list; stored: the request
 	ContentRef *task.Ref       `json:"content_ref,omitempty"` // instead of Content when it is large

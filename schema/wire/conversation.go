@@ -32,7 +32,11 @@ func conversationID(c *conversation.Record) string {
 	if c.Step == conversation.Turned || c.Step == conversation.Stored {
 		return string(c.TaskID) + "/" + string(c.Step)
 	}
-	return c.Key() + "/" + string(c.Step) + "/" + strconv.FormatInt(c.At.UnixMicro(), 10)
+	at := c.At
+	if c.Step == conversation.Kept { // At is that of the settings
+		at = c.Until
+	}
+	return c.Key() + "/" + string(c.Step) + "/" + strconv.FormatInt(at.UnixMicro(), 10)
 }
 
 // DecodeConversation reads a record of `penstock.conversations`.
@@ -60,7 +64,7 @@ func DecodeConversation(r Record) (*conversation.Record, error) {
 func told(c *conversation.Record) bool {
 	content := (len(c.Content) > 0) != (c.ContentRef != nil)
 	switch c.Step {
-	case conversation.Opened:
+	case conversation.Opened, conversation.Kept:
 		return c.SessionID != "" && c.Settings != nil && !c.Until.IsZero()
 	case conversation.Turned:
 		return c.SessionID != "" && c.TaskID != "" && c.Lane != "" && content && !c.Until.IsZero()

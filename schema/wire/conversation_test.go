@@ -19,6 +19,7 @@ func TestAConversationThatDoesNotTellItsStepIsRefused(t *testing.T) {
 		"an unknown step":                {"conversation-opened", func(c *conversation.Record) { c.Step = "begun" }},
 		"a session without settings":     {"conversation-opened", func(c *conversation.Record) { c.Settings = nil }},
 		"a session without an end":       {"conversation-opened", func(c *conversation.Record) { c.Until = time.Time{} }},
+		"kept settings that are none":    {"conversation-kept", func(c *conversation.Record) { c.Settings = nil }},
 		"a turn of no task":              {"conversation-turned", func(c *conversation.Record) { c.TaskID = "" }},
 		"a turn of no session":           {"conversation-turned", func(c *conversation.Record) { c.SessionID = "" }},
 		"a turn without a lane":          {"conversation-turned", func(c *conversation.Record) { c.Lane = "" }},

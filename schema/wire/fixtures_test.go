@@ -214,6 +214,8 @@ func conversations() map[string]*conversation.Record {
 	opened, turned, large := record(conversation.Opened, 0), record(conversation.Turned, time.Second), record(conversation.Turned, time.Minute)
 	stored, deleted, gone := record(conversation.Stored, time.Minute), record(conversation.Deleted, time.Hour), record(conversation.Deleted, time.Hour)
 	opened.Settings = &conversation.Settings{Instructions: "Be kind & brief.", MaxTokens: 2048, TTLSeconds: 3600, Labels: map[string]string{"desk": "3"}}
+	kept := record(conversation.Kept, 0)
+	kept.Settings, kept.Until = opened.Settings, kept.Until.Add(36*time.Hour)
 	turned.TaskID, turned.Lane = id, "penstock.tasks.default.interactive"
 	turned.Content = json.RawMessage(`[{"role":"user","content":"Grüße, 世界 & <co>"}]`)
 	large.TaskID, large.Lane, large.ContentRef = id, "penstock.tasks.default.interactive", blobOf("2026-03-14", 5<<20)
@@ -221,7 +223,7 @@ func conversations() map[string]*conversation.Record {
 	gone.SessionID, gone.TaskID = "", id
 	deleted.Until, gone.Until = time.Time{}, time.Time{}
 	return map[string]*conversation.Record{
-		"conversation-opened": opened, "conversation-turned": turned, "conversation-turned-claimcheck": large,
+		"conversation-opened": opened, "conversation-kept": kept, "conversation-turned": turned, "conversation-turned-claimcheck": large,
 		"conversation-stored": stored, "conversation-deleted": deleted, "conversation-stored-deleted": gone,
 	}
 }

@@ -47,7 +47,7 @@ func TestATurnIsRememberedAsLongAsItsSessionSays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world, r *recall.Recaller) {
-				w.settings = tc.settings
+				w.settings, w.kept = tc.settings, time.Now().Add(tc.want)
 				tk := w.task("one")
 				recalled(t, r, tk)
 				got := w.records[0]
@@ -61,6 +61,33 @@ func TestATurnIsRememberedAsLongAsItsSessionSays(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestSettingsAreWrittenAgainBeforeTheLogForgetsThem(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, r *recall.Recaller) {
+		w.settings, w.kept = &conversation.Settings{Instructions: "be brief", TTLSeconds: 1800}, time.Now().Add(30*time.Minute)
+		var kept []*conversation.Record
+		for range 13 { // a turn every five minutes, for an hour
+			tk := w.task("on")
+			recalled(t, r, tk)
+			w.end(tk, task.Succeeded, "and on")
+			time.Sleep(5 * time.Minute)
+		}
+		for _, rec := range w.records {
+			if rec.Step == conversation.Kept {
+				kept = append(kept, rec)
+			}
+		}
+		if n := len(kept); n < 4 || n > 8 { // an eighth of an hour is seven minutes and a half
+			t.Fatalf("written %d times within an hour", n)
+		}
+		want := &conversation.Record{
+			SchemaVersion: 1, Step: conversation.Kept, Tenant: "acme", SessionID: "s-1", At: made, Until: w.kept, Settings: w.settings,
+		}
+		if diff := cmp.Diff(want, kept[len(kept)-1]); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 func TestOnlyWhatSucceededIsRemembered(t *testing.T) {

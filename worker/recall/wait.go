@@ -70,17 +70,23 @@ func (r *Recaller) look(ctx context.Context, t *task.Task) (s *convstore.Session
 
 // write writes a turn, unless it cannot be said yet how long it is remembered.
 func (r *Recaller) write(ctx context.Context, t *task.Task, lane string) (written bool, err error) {
-	ttl, err := r.ttl(ctx, t)
+	s, err := r.p.Sessions.Session(ctx, t.Tenant, t.SessionID, 0)
 	switch {
+	case errors.Is(err, convstore.ErrUnknown):
+		s = new(convstore.Session)
 	case errors.Is(err, convstore.ErrRebuilding):
 		return false, nil
 	case err != nil:
 		return false, err
 	}
 	now := r.p.Publisher.BrokerNow().UTC()
+	until := now.Add(r.ttl(s.Settings))
+	if err := r.keep(ctx, t, s, until); err != nil {
+		return false, err
+	}
 	rec := &conversation.Record{
 		SchemaVersion: task.SchemaVersion, Step: conversation.Turned, Tenant: t.Tenant, SessionID: t.SessionID, TaskID: t.ID,
-		At: now, Until: now.Add(ttl), Lane: lane, Content: t.Payload.Messages, ContentRef: t.Payload.Ref,
+		At: now, Until: until, Lane: lane, Content: t.Payload.Messages, ContentRef: t.Payload.Ref,
 	}
 	if _, err := r.p.Publisher.Conversation(ctx, rec); err != nil {
 		return false, fmt.Errorf("write turn: %w", err)
@@ -90,18 +96,32 @@ func (r *Recaller) write(ctx context.Context, t *task.Task, lane string) (writte
 
 // ttl is how long a session lives after a turn: as it was opened with, and no
 // longer than answers can be read.
-func (r *Recaller) ttl(ctx context.Context, t *task.Task) (time.Duration, error) {
+func (r *Recaller) ttl(s *conversation.Settings) time.Duration {
 	most := r.p.Results.Params().TTL
-	s, err := r.p.Sessions.Session(ctx, t.Tenant, t.SessionID, 0)
-	switch {
-	case errors.Is(err, convstore.ErrUnknown):
-		return most, nil
-	case err != nil:
-		return 0, err
-	case s.Settings == nil || s.Settings.TTLSeconds == 0:
-		return most, nil
+	if s == nil || s.TTLSeconds == 0 {
+		return most
 	}
-	return min(most, time.Duration(s.Settings.TTLSeconds)*time.Second), nil
+	return min(most, time.Duration(s.TTLSeconds)*time.Second)
+}
+
+// keepEvery is the part of the results' time to live after which settings are
+// written again. Turns follow one another within that time, and the log holds
+// more than it and an eighth.
+const keepEvery = 8
+
+// keep writes a session's settings again before the log forgets them.
+func (r *Recaller) keep(ctx context.Context, t *task.Task, s *convstore.Session, until time.Time) error {
+	if s.Settings == nil || until.Sub(s.Kept) < r.p.Results.Params().TTL/keepEvery {
+		return nil
+	}
+	rec := &conversation.Record{
+		SchemaVersion: task.SchemaVersion, Step: conversation.Kept, Tenant: t.Tenant, SessionID: t.SessionID,
+		At: s.Made, Until: until, Settings: s.Settings,
+	}
+	if _, err := r.p.Publisher.Conversation(ctx, rec); err != nil {
+		return fmt.Errorf("keep settings: %w", err)
+	}
+	return nil
 }
 
 // moment is where a task stands in its session.

@@ -34,6 +34,9 @@ const (
 	lag   = 20 * time.Millisecond // from a log to its projection
 )
 
+// made is when settings were.
+var made = time.Date(2026, 3, 14, 8, 0, 0, 0, time.UTC)
+
 var errDown = errors.New("redis is away")
 
 // world is the log of a session and of its tasks' ends, and projections that
@@ -47,7 +50,8 @@ type world struct {
 	ends       map[task.ID]end
 	records    []*conversation.Record
 	settings   *conversation.Settings
-	down       error // of Redis
+	kept       time.Time // what their latest record lasts until
+	down       error     // of Redis
 	kafka      error
 	rebuilding bool // of the session
 	behind     bool // the results' projection is
@@ -112,7 +116,7 @@ func (w *world) Session(_ context.Context, tenant, id string, newest int) (*conv
 	case turns == nil && w.settings == nil:
 		return nil, convstore.ErrUnknown
 	}
-	return &convstore.Session{Settings: w.settings, Total: len(turns), Turns: turns[max(0, len(turns)-newest):]}, nil
+	return &convstore.Session{Settings: w.settings, Made: made, Kept: w.kept, Total: len(turns), Turns: turns[max(0, len(turns)-newest):]}, nil
 }
 
 func (w *world) Conversation(_ context.Context, r *conversation.Record) (tasktopic.Ack, error) {
@@ -122,6 +126,10 @@ func (w *world) Conversation(_ context.Context, r *conversation.Record) (tasktop
 		return tasktopic.Ack{}, w.kafka
 	}
 	w.records = append(w.records, r)
+	if r.Step == conversation.Kept {
+		w.kept = r.Until
+		return tasktopic.Ack{}, nil
+	}
 	for _, t := range w.turns {
 		if t.TaskID == r.TaskID {
 			return tasktopic.Ack{}, nil // the first counts

@@ -36,6 +36,7 @@ func Run(t *testing.T, open Open) {
 		"the oldest turns go when there are too many":           tooMany,
 		"the oldest turns go when they are too large":           tooLarge,
 		"a session that is deleted begins anew":                 deleted,
+		"settings that are kept count where none newer are":     kept,
 		"a session that died is another one when it comes back": died,
 		"a stored response is there until it is deleted":        stored,
 		"what was never there is unknown once all is read":      unknown,
@@ -154,7 +155,7 @@ func inOrder(t *testing.T, b *bundle) {
 		t.Fatal(err)
 	}
 	want := &convstore.Session{
-		Settings: &conversation.Settings{Instructions: "be brief"}, Until: b.now.Add(time.Hour), Total: 3,
+		Settings: &conversation.Settings{Instructions: "be brief"}, Made: b.now, Kept: b.now.Add(time.Hour), Until: b.now.Add(time.Hour), Total: 3,
 		Turns: []convstore.Turn{
 			{TaskID: ids[0], Lane: "lane", At: b.now, Content: words("two")},
 			{TaskID: ids[1], Lane: "lane", At: b.now, Content: words("three")},
@@ -251,6 +252,51 @@ func deleted(t *testing.T, b *bundle) {
 	b.want(t, "s", "two")
 	if s, err := b.store.Session(t.Context(), tenant, "s", 0); err != nil || s.Settings != nil || len(s.Turns) != 0 || s.Total != 1 {
 		t.Errorf("the new session is %+v, %v", s, err)
+	}
+}
+
+func kept(t *testing.T, b *bundle) {
+	settings := func(step conversation.Step, instructions string, made, until time.Duration) *conversation.Record {
+		r := b.open("s", instructions)
+		r.Step, r.At, r.Until = step, b.now.Add(made), b.now.Add(until)
+		return r
+	}
+	gone := b.record(conversation.Deleted, "s", "")
+	for name, c := range map[string]struct {
+		log  []*conversation.Record
+		want string // instructions, and what they are kept until
+	}{
+		"where the log has forgotten their first record": {
+			[]*conversation.Record{b.turn("s", b.id(), "one"), settings(conversation.Kept, "old", -time.Hour, 2*time.Hour)}, "old 2h0m0s",
+		},
+		"as what they repeat": {
+			[]*conversation.Record{settings(conversation.Opened, "old", -time.Hour, time.Hour), settings(conversation.Kept, "old", -time.Hour, 2*time.Hour)}, "old 2h0m0s",
+		},
+		"not before newer ones": {
+			[]*conversation.Record{settings(conversation.Opened, "new", 0, time.Hour), settings(conversation.Kept, "old", -time.Hour, 2*time.Hour)}, "new 1h0m0s",
+		},
+		"not once they are deleted": {
+			[]*conversation.Record{settings(conversation.Opened, "old", -time.Hour, time.Hour), gone, settings(conversation.Kept, "old", -time.Hour, 2*time.Hour), b.turn("s", b.id(), "one")}, "",
+		},
+		"not before those of the next session": {
+			[]*conversation.Record{gone, settings(conversation.Opened, "new", time.Minute, time.Hour), settings(conversation.Kept, "old", -time.Hour, 2*time.Hour)}, "new 1h0m0s",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.empty(t)
+			b.tell(t, c.log...)
+			s, err := b.store.Session(t.Context(), tenant, "s", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if s.Settings != nil {
+				got = s.Settings.Instructions + " " + s.Kept.Sub(b.now).String()
+			}
+			if got != c.want {
+				t.Errorf("they are %q, want %q", got, c.want)
+			}
+		})
 	}
 }
 

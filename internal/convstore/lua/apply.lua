@@ -2,9 +2,11 @@
 -- log.
 --
 -- KEYS[1]          hash {next, target} of the partition
--- KEYS[2+3i..4+3i] of record i: a session's hash {s: settings, u: end of life,
---                  b: bytes of turns}, its turns, its tasks by offset; or three
---                  times the key of a stored response
+-- KEYS[2+3i..4+3i] of record i: a session's hash {s: settings, sa: when they
+--                  were made, su: what their latest record lasts until, u: end
+--                  of life, b: bytes of turns, d: when it was deleted}, its
+--                  turns, its tasks by offset; or three times the key of a
+--                  stored response
 -- ARGV[1] offset at which this batch continues
 -- ARGV[2] offset after the last record fetched (some may be undecodable)
 -- ARGV[3] turns of a session at most
@@ -39,6 +41,14 @@ local function live(head, turns, order, till)
   for _, key in ipairs({head, turns, order}) do redis.call('PEXPIREAT', key, dies) end
 end
 
+-- Settings that are written again count where nothing newer is known: those
+-- that they repeat, or none, unless these were deleted since.
+local function outdated(head, made)
+  local known = redis.call('HMGET', head, 'sa', 'd')
+  if known[1] then return known[1] ~= made end
+  return known[2] and tonumber(made) <= tonumber(known[2])
+end
+
 local function turn(head, turns, order, offset, id, json)
   if redis.call('ZADD', order, 'NX', offset, id) == 0 then return end
   redis.call('RPUSH', turns, json)
@@ -54,9 +64,9 @@ for i = 0, (#KEYS - 1) / 3 - 1 do
   local head, turns, order = KEYS[k], KEYS[k+1], KEYS[k+2]
   local offset, step, id, json, at, till = ARGV[a], ARGV[a+1], ARGV[a+2], ARGV[a+3], ARGV[a+4], ARGV[a+5]
   if tonumber(offset) >= upcoming then
-    if step == 'opened' then
+    if step == 'opened' or step == 'kept' and not outdated(head, at) then
       bury(head, turns, order, at)
-      redis.call('HSET', head, 's', json)
+      redis.call('HSET', head, 's', json, 'sa', at, 'su', till)
       live(head, turns, order, till)
     elseif step == 'turned' then
       bury(head, turns, order, at)
@@ -66,6 +76,8 @@ for i = 0, (#KEYS - 1) / 3 - 1 do
       if redis.call('SETNX', head, json) == 1 then redis.call('PEXPIREAT', head, till) end
     elseif step == 'deleted' and id == '' then
       redis.call('DEL', head, turns, order)
+      redis.call('HSET', head, 'd', at) -- for settings that are on their way
+      redis.call('PEXPIREAT', head, ARGV[5])
     elseif step == 'deleted' then
       redis.call('SET', head, '')
       redis.call('PEXPIREAT', head, till)
