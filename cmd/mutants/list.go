@@ -133,7 +133,7 @@ func settling() []mutant {
 		},
 		{
 			name: "queue-without-a-limit", rule: "18: the limit of a key's queue is not looked at",
-			file: "producer/ingest/queue.go", old: "if standing != taskstore.QueueFull {\n\t\treturn nil", new: "if standing >= taskstore.QueueFull {\n\t\treturn nil",
+			file: "producer/ingest/queue.go", old: "if standing == taskstore.QueueFull {", new: "if standing < taskstore.QueueFull {",
 			tests: []string{"./producer/ingest"},
 		},
 		{
@@ -348,7 +348,7 @@ func redriving() []mutant {
 		},
 		{
 			name: "redrive-too-late", rule: "7: no task is redriven whose result would come past its time to live",
-			file: "worker/redrive/refuse.go", old: "case past(r.until(c.task.ID)):", new: "case false && past(r.until(c.task.ID)):",
+			file: "worker/redrive/refuse.go", old: "case r.past(r.until(c.task.ID)):", new: "case false && r.past(r.until(c.task.ID)):",
 			tests: []string{"./worker/redrive"}, run: "TooOld",
 		},
 	}
@@ -383,7 +383,7 @@ func openAI() []mutant {
 		},
 		{
 			name: "clean-end-of-a-failed-stream", rule: "a failed stream of the OpenAI API never ends as if it were whole",
-			file: "producer/httpapi/openai_stream.go", old: "if s.data(failure.Body()) != nil {\n\t\treturn s.abort(ctx)\n\t}", new: "",
+			file: "producer/httpapi/openai_stream.go", old: "if s.send(s.teller.last(failure, err)) != nil {\n\t\treturn s.abort(ctx)\n\t}", new: "",
 			tests: []string{"./producer/httpapi"},
 		},
 		{

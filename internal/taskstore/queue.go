@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/internal/redisclient"
@@ -29,20 +30,39 @@ const (
 	WasQueued                 // in, since before
 )
 
-// Enqueue counts a task among those that wait in a queue, unless limit are in
-// already: of calls at once no more get in than there is room for. A full queue
-// first drops those whose deadline is before now, by the brokers' clock. Who has
-// ended stays until CleanQueue, at most until the last deadline: the queue is an
-// upper bound, and may be lost.
-func (s *Store) Enqueue(ctx context.Context, q Queue, id task.ID, deadline, now time.Time, limit int) (Standing, error) {
-	standing, err := enqueueScript.Run(ctx, s.rdb, redisclient.Call{
-		Keys: []string{rediskey.Queue(q.Tenant, q.OrderingKey)},
-		Args: []any{string(id), deadline.UnixMilli(), limit, now.UnixMilli(), seconds(s.p.MaxAge)},
-	}).Int()
-	if err != nil {
-		return QueueFull, fmt.Errorf("enqueue task %s: %w", id, err)
+// Waiting is a task on its way into a queue.
+type Waiting struct {
+	Queue    Queue
+	ID       task.ID
+	Deadline time.Time
+	Now      time.Time // by the brokers' clock
+}
+
+// Enqueue counts tasks among those that wait in their queues, in the order given,
+// unless limit are in one already: of calls at once no more get in than there is
+// room for. A full queue first drops those whose deadline is past. Who has ended
+// stays until CleanQueue, at most until the last deadline: the queue is an upper
+// bound, and may be lost. Where Redis does not answer for one, none is answered
+// for.
+func (s *Store) Enqueue(ctx context.Context, tasks []Waiting, limit int) ([]Standing, error) {
+	out := make([]Standing, 0, len(tasks))
+	for chunk := range slices.Chunk(tasks, pipelined) {
+		calls := make([]redisclient.Call, len(chunk))
+		for i, w := range chunk {
+			calls[i] = redisclient.Call{
+				Keys: []string{rediskey.Queue(w.Queue.Tenant, w.Queue.OrderingKey)},
+				Args: []any{string(w.ID), w.Deadline.UnixMilli(), limit, w.Now.UnixMilli(), seconds(s.p.MaxAge)},
+			}
+		}
+		for i, cmd := range enqueueScript.RunAll(ctx, s.rdb, calls) {
+			standing, err := cmd.Int()
+			if err != nil {
+				return nil, fmt.Errorf("enqueue task %s: %w", chunk[i].ID, err)
+			}
+			out = append(out, Standing(standing))
+		}
 	}
-	return Standing(standing), nil
+	return out, nil
 }
 
 // Dequeue takes tasks out of a queue in which they wait no more.

@@ -26,6 +26,7 @@ type draft struct {
 	bodyHash   [sha256.Size]byte
 	earlier    task.ID      // the id the key would have had in the bucket before
 	enqueued   bool         // this submit counted it behind its ordering key
+	cleaned    bool         // its queue was full, and was cleaned
 	registered <-chan error // one answer once its webhook is durable; nil: it has none
 	before     func(ctx context.Context, t *task.Task) error
 }

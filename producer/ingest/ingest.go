@@ -186,7 +186,7 @@ func (in *Intake) acceptKeyed(ctx context.Context, d *draft) (Receipt, error) {
 
 // publish makes a task durable, if its key's queue has room.
 func (in *Intake) publish(ctx context.Context, d *draft) (Receipt, error) {
-	if err := in.enqueue(ctx, d); err != nil {
+	if err := in.enqueue(ctx, d)[0]; err != nil {
 		return Receipt{}, err
 	}
 	receipt, err := in.write(ctx, d)

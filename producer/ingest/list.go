@@ -33,10 +33,24 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	}
 	drafts := make([]*draft, n)
 	for i := range n {
-		if d, r, err := in.prepare(ctx, first, func() (Submission, error) { return item(i) }); d == nil || err != nil {
-			decide(i, r, d, err)
-		} else {
-			drafts[i] = d
+		d, r, err := in.check(ctx, func() (Submission, error) { return item(i) })
+		if drafts[i] = d; d == nil {
+			decide(i, r, nil, err)
+		}
+	}
+	for i, err := range in.enqueue(ctx, drafts...) {
+		if err != nil {
+			drafts[i] = nil
+			decide(i, Receipt{}, nil, err)
+		}
+	}
+	for i, d := range drafts {
+		if d == nil {
+			continue
+		}
+		if err := in.prepare(first, d); err != nil {
+			drafts[i] = nil
+			decide(i, Receipt{}, d, err)
 		}
 	}
 	for i, d := range drafts {
@@ -59,10 +73,9 @@ func (in *Intake) AcceptAll(ctx context.Context, n int, item func(i int) (Submis
 	return results
 }
 
-// prepare is accept up to where the task is written: its webhook may be on its
-// way, and first bounds the storing of a large payload. Without a draft the
-// item is decided; with one and an error it was about to be written.
-func (in *Intake) prepare(ctx, first context.Context, item func() (Submission, error)) (*draft, Receipt, error) {
+// check is accept up to where a task is counted behind its ordering key. Without
+// a draft the item is decided.
+func (in *Intake) check(ctx context.Context, item func() (Submission, error)) (*draft, Receipt, error) {
 	s, err := item()
 	if err != nil {
 		return nil, Receipt{}, err
@@ -77,11 +90,14 @@ func (in *Intake) prepare(ctx, first context.Context, item func() (Submission, e
 			return nil, Receipt{ID: d.task.ID, Repeat: known}, err
 		}
 	}
-	if err := in.enqueue(ctx, d); err != nil {
-		return nil, Receipt{}, err
-	}
+	return d, Receipt{}, nil
+}
+
+// prepare is accept up to where the task is written: its webhook may be on its
+// way, and first bounds the storing of a large payload.
+func (in *Intake) prepare(first context.Context, d *draft) error {
 	in.register(d)
-	return d, Receipt{}, in.deposit(first, d)
+	return in.deposit(first, d)
 }
 
 // send hands a prepared task to Kafka and does not wait for the

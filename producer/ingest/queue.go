@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/internal/taskstore"
@@ -14,8 +15,9 @@ import (
 // Queues counts the tasks that wait behind each ordering key; all of it may be
 // lost.
 type Queues interface {
-	// Enqueue counts a task, unless limit are in the queue already.
-	Enqueue(ctx context.Context, q taskstore.Queue, id task.ID, deadline, now time.Time, limit int) (taskstore.Standing, error)
+	// Enqueue counts tasks, unless limit are in the queue already, and says how
+	// each stands, in the order given.
+	Enqueue(ctx context.Context, tasks []taskstore.Waiting, limit int) ([]taskstore.Standing, error)
 	// Dequeue takes tasks out.
 	Dequeue(ctx context.Context, q taskstore.Queue, ids ...task.ID) error
 	// CleanQueue takes out what has ended, and returns how many tasks it looked
@@ -26,43 +28,73 @@ type Queues interface {
 // retryQueue is the least wait of a caller whose queue is full.
 const retryQueue = time.Second
 
-// enqueue counts a task among those that wait behind its ordering key. The
-// error is fault.Throttled: as many as may wait do. A task that is in already
-// may go on, and so may all while Redis does not answer: the limit protects, it
-// does not promise.
-func (in *Intake) enqueue(ctx context.Context, d *draft) error {
-	if in.p.KeyQueueLimit == 0 || d.task.OrderingKey == "" || in.exempt(d.task.Tenant) {
-		return nil
+// enqueue counts tasks among those that wait behind their ordering keys, all in
+// one question, and returns for each why it must not go on. The error is
+// fault.Throttled: as many as may wait do. A task that is in already may go on,
+// and so may all while Redis does not answer: the limit protects, it does not
+// promise. A nil draft is none.
+func (in *Intake) enqueue(ctx context.Context, drafts ...*draft) []error {
+	full := in.count(ctx, slices.DeleteFunc(slices.Clone(drafts), func(d *draft) bool { return d == nil || !in.waits(d) }))
+	full = append(in.count(ctx, in.cleaned(ctx, full)), slices.DeleteFunc(full, func(d *draft) bool { return d.cleaned })...)
+	errs := make([]error, len(drafts))
+	for i, d := range drafts {
+		if d != nil && slices.Contains(full, d) {
+			errs[i] = in.queueFull()
+		}
 	}
-	standing := in.standing(ctx, d)
-	if standing == taskstore.QueueFull && in.clean(ctx, d.queue()) {
-		standing = in.standing(ctx, d)
-	}
-	d.enqueued = standing == taskstore.Enqueued
-	if standing != taskstore.QueueFull {
-		return nil
-	}
+	return errs
+}
+
+// waits reports whether a draft is one of those that are counted.
+func (in *Intake) waits(d *draft) bool {
+	return in.p.KeyQueueLimit > 0 && d.task.OrderingKey != "" && !in.exempt(d.task.Tenant)
+}
+
+func (in *Intake) queueFull() error {
 	err := fault.New(fault.Throttled, "%d tasks wait behind this ordering_key or session_id already, and nothing was accepted; "+
 		"send again after the time in Retry-After, or use more keys", in.p.KeyQueueLimit)
 	err.RetryAfter = max(retryQueue, restAfter(in.p.KeyQueueLimit))
 	return err
 }
 
-// standing asks how a draft stands to its queue. Without an answer it counts as
-// one of those that were in before: nobody takes it out again.
-func (in *Intake) standing(ctx context.Context, d *draft) taskstore.Standing {
-	standing := taskstore.WasQueued
-	if !in.memoryAnswers() {
-		return standing
+// count asks how drafts stand to their queues, and returns those that found them
+// full. Without an answer they count as in before: nobody takes them out again.
+func (in *Intake) count(ctx context.Context, drafts []*draft) (full []*draft) {
+	if len(drafts) == 0 || !in.memoryAnswers() {
+		return nil
+	}
+	asked := make([]taskstore.Waiting, len(drafts))
+	for i, d := range drafts {
+		asked[i] = taskstore.Waiting{Queue: d.queue(), ID: d.task.ID, Deadline: d.task.Deadline, Now: d.task.Timestamp}
 	}
 	in.ask(ctx, func(ctx context.Context) error {
-		answer, err := in.d.Queues.Enqueue(ctx, d.queue(), d.task.ID, d.task.Deadline, d.task.Timestamp, in.p.KeyQueueLimit)
-		if err == nil {
-			standing = answer
+		standings, err := in.d.Queues.Enqueue(ctx, asked, in.p.KeyQueueLimit)
+		for i, standing := range standings {
+			drafts[i].enqueued = standing == taskstore.Enqueued
+			if standing == taskstore.QueueFull {
+				full = append(full, drafts[i])
+			}
 		}
 		return err
 	})
-	return standing
+	return full
+}
+
+// cleaned cleans the queues that drafts found full, each once, and returns the
+// drafts for which it is worth asking again.
+func (in *Intake) cleaned(ctx context.Context, full []*draft) (again []*draft) {
+	done := map[taskstore.Queue]bool{}
+	for _, d := range full {
+		worth, known := done[d.queue()]
+		if !known {
+			worth = in.clean(ctx, d.queue())
+			done[d.queue()] = worth
+		}
+		if d.cleaned = worth; worth {
+			again = append(again, d)
+		}
+	}
+	return again
 }
 
 // clean takes what has ended out of a full queue, and reports whether it is worth

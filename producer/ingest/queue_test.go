@@ -43,22 +43,31 @@ func (q *queues) answer(ctx context.Context) error {
 	return q.err
 }
 
-func (q *queues) Enqueue(ctx context.Context, name taskstore.Queue, id task.ID, _, _ time.Time, limit int) (taskstore.Standing, error) {
+func (q *queues) Enqueue(ctx context.Context, tasks []taskstore.Waiting, limit int) ([]taskstore.Standing, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	members := q.in[name]
-	switch err := q.answer(ctx); {
-	case err != nil:
-		return taskstore.QueueFull, err
-	case members[id]:
-		return taskstore.WasQueued, nil
-	case len(members) >= limit:
-		return taskstore.QueueFull, nil
-	case members == nil:
-		q.in[name] = map[task.ID]bool{}
+	if err := q.answer(ctx); err != nil {
+		return nil, err
 	}
-	q.in[name][id] = true
-	return taskstore.Enqueued, nil
+	out := make([]taskstore.Standing, len(tasks))
+	for i, w := range tasks {
+		out[i] = q.enqueue(w, limit)
+	}
+	return out, nil
+}
+
+func (q *queues) enqueue(w taskstore.Waiting, limit int) taskstore.Standing {
+	members := q.in[w.Queue]
+	switch {
+	case members[w.ID]:
+		return taskstore.WasQueued
+	case len(members) >= limit:
+		return taskstore.QueueFull
+	case members == nil:
+		q.in[w.Queue] = map[task.ID]bool{}
+	}
+	q.in[w.Queue][w.ID] = true
+	return taskstore.Enqueued
 }
 
 func (q *queues) Dequeue(ctx context.Context, name taskstore.Queue, ids ...task.ID) error {
@@ -285,6 +294,19 @@ func TestOnlyWhatMayBeWrittenStaysInItsQueue(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestAListAsksOnce(t *testing.T) {
+	t.Parallel()
+	b, q := limited(t, 50)
+	for _, r := range b.intake.AcceptAll(t.Context(), 100, func(i int) (ingest.Submission, error) { return ordered("acme", fmt.Sprint(i%3), ""), nil }) {
+		if r.Err != nil {
+			t.Error(r.Err)
+		}
+	}
+	if q.asked != 1 {
+		t.Errorf("Redis was asked %d times", q.asked)
 	}
 }
 

@@ -70,7 +70,7 @@ func (r *Redriver) discard(w http.ResponseWriter, req *http.Request) (int, any, 
 	if out.Discarded = len(deaths); out.Discarded == 0 || ask.DryRun {
 		return http.StatusOK, out, nil
 	}
-	out.ID = joblog.NewID("discard_", time.Now())
+	out.ID = joblog.NewID("discard_", r.pub.BrokerNow())
 	return http.StatusOK, out, r.writeDiscard(req.Context(), out.ID, by, ask.Reason, deaths)
 }
 

@@ -1,6 +1,7 @@
 package redrive_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -119,6 +120,28 @@ func TestRedrive(t *testing.T) {
 			r.do("GET", "/admin/v1/dead-letters", "", &l)
 			if l.Letters[0].State != redrive.LetterRedriven || l.Letters[0].RedrivenBy != j.ID {
 				t.Errorf("letter = %+v; want redriven by the job", l.Letters[0])
+			}
+		})
+	})
+	t.Run("all is told by the brokers' clock, whatever this machine's says", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.ahead = 3 * time.Hour
+			id, _ := w.die(t, death{})
+			began := time.Now().Add(w.ahead)
+			r := w.start(t, "a", nil)
+			pass(time.Second)
+			j := r.redrive(`{"filter":{}}`)
+			r.until(j.ID, time.Minute, redrive.JobCompleted)
+			for _, c := range w.control {
+				var e struct{ At time.Time }
+				if err := json.Unmarshal(c.Record.Value, &e); err != nil || e.At.Before(began) {
+					t.Errorf("an entry of %s: %s", e.At, c.Record.Value)
+				}
+			}
+			log := w.results[topic.ResultsPartition(id, partitions)]
+			if last := log[len(log)-1]; last.Status != terminal.Reopened || last.EndedAt.Before(began) {
+				t.Errorf("the reopening is %+v", last)
 			}
 		})
 	})

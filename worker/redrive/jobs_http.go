@@ -203,7 +203,7 @@ func (r *Redriver) create(ctx context.Context, ask *Request, by string, letters 
 			message: fmt.Sprintf("%d redrive jobs have not ended; wait for some, or cancel them", maxOpen),
 		}
 	}
-	id := joblog.NewID("redrive_", time.Now())
+	id := joblog.NewID("redrive_", r.pub.BrokerNow())
 	refs := make([]Ref, len(letters))
 	for i, l := range letters {
 		refs[i] = l.ID

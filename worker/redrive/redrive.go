@@ -24,6 +24,8 @@ type Publisher interface {
 	Terminal(ctx context.Context, t *terminal.Terminal) (tasktopic.Ack, error)
 	Republish(ctx context.Context, rec wire.Record, t *task.Task, to string, pr task.Progress) (tasktopic.Ack, error)
 	Control(ctx context.Context, key string, value []byte) (tasktopic.Ack, error)
+	// BrokerNow is the present by the clock that deadlines are compared with.
+	BrokerNow() time.Time
 }
 
 var _ Publisher = (*tasktopic.Publisher)(nil)
@@ -241,7 +243,7 @@ func (r *Redriver) granted(o joblog.Offer) func(context.Context) {
 
 // say writes one entry and returns its offset.
 func (r *Redriver) say(ctx context.Context, e entry) (int64, error) {
-	e.At = time.Now().UTC()
+	e.At = r.pub.BrokerNow().UTC()
 	value, err := encodeEntry(e)
 	if err != nil {
 		return 0, err

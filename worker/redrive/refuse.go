@@ -39,7 +39,9 @@ func (r *Redriver) until(id task.ID) time.Time {
 	return r.p.GoneAtFunc(id).Add(-leastTime).UTC()
 }
 
-func past(until time.Time) bool { return !until.IsZero() && time.Now().After(until) }
+func (r *Redriver) past(until time.Time) bool {
+	return !until.IsZero() && r.pub.BrokerNow().After(until)
+}
 
 // refusal says why a letter must not be reopened, whatever its task's state.
 func (r *Redriver) refusal(c *candidate, force bool) Reason {
@@ -50,7 +52,7 @@ func (r *Redriver) refusal(c *candidate, force bool) Reason {
 		return reason
 	}
 	switch {
-	case past(r.until(c.task.ID)):
+	case r.past(r.until(c.task.ID)):
 		return ReasonTooOld
 	case c.pool == "":
 		return ReasonNoPool
@@ -70,7 +72,7 @@ func (r *Redriver) refused(l *Letter, force bool) Reason {
 		return reason
 	}
 	switch {
-	case past(l.RedrivableUntil):
+	case r.past(l.RedrivableUntil):
 		return ReasonTooOld
 	case l.Pool == "":
 		return ReasonNoPool

@@ -126,7 +126,7 @@ func (r *Redriver) verdict(ctx context.Context, c *candidate, job string) (verdi
 // reopen does steps 1 and 2: it publishes `reopened` and reads the state back
 // once the projection has passed it.
 func (r *Redriver) reopen(ctx context.Context, c *candidate, job string) (verdict, error) {
-	ack, err := r.pub.Terminal(ctx, c.reopened(job))
+	ack, err := r.pub.Terminal(ctx, c.reopened(job, r.pub.BrokerNow()))
 	if err != nil {
 		return 0, fmt.Errorf("reopen task %s: %w", c.task.ID, err)
 	}
@@ -149,13 +149,13 @@ func (r *Redriver) settledVerdict(ctx context.Context, c *candidate, job string,
 	return v, nil
 }
 
-func (c *candidate) reopened(job string) *terminal.Terminal {
+func (c *candidate) reopened(job string, now time.Time) *terminal.Terminal {
 	next := c.letter.Generation + 1
 	return &terminal.Terminal{
 		SchemaVersion: task.SchemaVersion, TaskID: c.task.ID, Status: terminal.Reopened, Generation: &next,
 		Tenant: c.task.Tenant, Kind: c.task.Kind, Model: c.task.Model, Class: c.task.Class,
 		Source: c.task.Source, Labels: c.task.Labels, RedriveJob: job,
-		CreatedAt: c.task.Timestamp, EndedAt: time.Now().UTC(),
+		CreatedAt: c.task.Timestamp, EndedAt: now.UTC(),
 	}
 }
 
@@ -200,7 +200,7 @@ func (r *Redriver) publish(ctx context.Context, c *candidate, job string) error 
 	if _, err := r.renew(ctx, c); err != nil {
 		return err
 	}
-	pr := task.Progress{Generation: c.letter.Generation + 1, History: c.history(), FirstFailure: c.letter.FirstFailure, RedriveJob: job, Deadline: c.deadline(time.Now(), r.until(c.task.ID))}
+	pr := task.Progress{Generation: c.letter.Generation + 1, History: c.history(), FirstFailure: c.letter.FirstFailure, RedriveJob: job, Deadline: c.deadline(r.pub.BrokerNow(), r.until(c.task.ID))}
 	if _, err := r.pub.Republish(ctx, c.original, c.task, topic.Tasks(c.pool, c.task.Class), pr); err != nil {
 		return fmt.Errorf("publish task %s: %w", c.task.ID, err)
 	}

@@ -51,6 +51,7 @@ type world struct {
 	mu      sync.Mutex
 	letters map[int32][]redrive.Read
 	control []redrive.Read
+	ahead   time.Duration // of the brokers' clock before this machine's
 	results [partitions][]*terminal.Terminal
 	places  map[task.ID][]int64 // in its partition of results
 	tasks   map[task.ID][]published
@@ -333,6 +334,8 @@ func (k *worker) Republish(_ context.Context, rec wire.Record, t *task.Task, to 
 	})
 	return ack, err
 }
+
+func (k *worker) BrokerNow() time.Time { return time.Now().Add(k.ahead) }
 
 func (k *worker) Control(_ context.Context, key string, value []byte) (ack tasktopic.Ack, err error) {
 	var head struct {

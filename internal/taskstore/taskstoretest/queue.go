@@ -17,8 +17,8 @@ var queue = taskstore.Queue{Tenant: tenant, OrderingKey: "session 7"}
 // enqueue puts a task into the queue of two and checks how it stands then.
 func (b bundle) enqueue(t *testing.T, q taskstore.Queue, id task.ID, deadline time.Time, want taskstore.Standing) {
 	t.Helper()
-	got, err := b.store.Enqueue(t.Context(), q, id, deadline, b.now, 2)
-	if err != nil || got != want {
+	got, err := b.store.Enqueue(t.Context(), []taskstore.Waiting{{Queue: q, ID: id, Deadline: deadline, Now: b.now}}, 2)
+	if err != nil || got[0] != want {
 		t.Errorf("task %s stands at %d, %v; want %d", id, got, err, want)
 	}
 }
@@ -92,11 +92,11 @@ func queuesAtOnce(t *testing.T, open Open) {
 	for range 5 * limit {
 		id := b.id()
 		wg.Go(func() {
-			got, err := b.store.Enqueue(t.Context(), queue, id, b.now.Add(time.Hour), b.now, limit)
+			got, err := b.store.Enqueue(t.Context(), []taskstore.Waiting{{Queue: queue, ID: id, Deadline: b.now.Add(time.Hour), Now: b.now}}, limit)
 			if err != nil {
 				t.Error(err)
 			}
-			if got == taskstore.Enqueued {
+			if err == nil && got[0] == taskstore.Enqueued {
 				in.Add(1)
 			}
 		})
