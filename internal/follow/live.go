@@ -160,8 +160,9 @@ func (f *Follower) makeReady(d *feed) {
 	}
 }
 
-// lookups is how many watched tasks are looked up in one round trip.
-const lookups = 512
+// lookups is how many watched tasks are looked up in one round trip: so few that
+// events do not wait for long behind them.
+const lookups = 64
 
 // runHeartbeat looks every watched task up from time to time, in case a live
 // event was lost without anybody noticing.
@@ -174,12 +175,22 @@ func (f *Follower) runHeartbeat(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		for ids := f.watchedIDs(); len(ids) > 0 && ctx.Err() == nil; ids = ids[min(len(ids), lookups):] {
-			if err := f.lookUp(ctx, ids[:min(len(ids), lookups)]); err != nil {
-				f.p.Log.Debug("look up watched tasks", "err", err)
-				break
-			}
+		f.lookUpAll(ctx, f.watchedIDs())
+	}
+}
+
+// lookUpAll spreads the round trips over half the time until the next beat:
+// thousands of tasks at once would hold up the events.
+func (f *Follower) lookUpAll(ctx context.Context, ids []task.ID) {
+	between := f.p.Heartbeat / time.Duration(2+2*len(ids)/lookups)
+	for more := len(ids) > 0; more; {
+		n := min(len(ids), lookups)
+		if err := f.lookUp(ctx, ids[:n]); err != nil {
+			f.p.Log.Debug("look up watched tasks", "err", err)
+			return
 		}
+		ids = ids[n:]
+		more = len(ids) > 0 && lifecycle.Pause(ctx, between)
 	}
 }
 

@@ -39,20 +39,30 @@ func AuthenticateOrTicket(a auth.Authenticator, t *ticket.Signer, scopes ...stri
 func enter(find func(echo.Context) (auth.Principal, error), scopes []string) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			p, err := find(c)
-			for _, scope := range scopes {
-				if err == nil {
-					err = p.Require(scope)
-				}
-			}
-			if err != nil {
+			if err := identity(c, find, scopes); err != nil {
 				return err
 			}
-			req := c.Request()
-			c.SetRequest(req.WithContext(auth.With(req.Context(), p)))
 			return next(c)
 		}
 	}
+}
+
+// identity finds out who asks, who must have the scopes, and notes it in the
+// request. It is apart from what calls it because that stays on the stack of
+// every event stream for as long as it is open.
+func identity(c echo.Context, find func(echo.Context) (auth.Principal, error), scopes []string) error {
+	p, err := find(c)
+	for _, scope := range scopes {
+		if err == nil {
+			err = p.Require(scope)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	req := c.Request()
+	c.SetRequest(req.WithContext(auth.With(req.Context(), p)))
+	return nil
 }
 
 func byKey(c echo.Context, a auth.Authenticator) (auth.Principal, error) {
