@@ -21,6 +21,10 @@ test: ## the one test command: unit, integration with a real Kafka, Redis and S3
 test-e2e: ## only the end-to-end tests
 	@scripts/test.sh e2e
 
+.PHONY: test-llm
+test-llm: ## end to end on llama.cpp and a real model (130 MB, once): stops free its slots, official clients
+	@scripts/test.sh llm
+
 .PHONY: test-mutants
 test-mutants: ## break each guarantee on purpose; the tests must notice (minutes)
 	go run ./cmd/mutants

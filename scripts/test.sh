@@ -4,7 +4,8 @@
 # what it needs and stops what it started, whatever happens. The last line
 # counts the tests.
 #
-#   scripts/test.sh [STAGE]    STAGE: unit, integration or e2e; default all
+#   scripts/test.sh [STAGE]    STAGE: unit, integration or e2e; default all. llm is
+#                              end to end on a real engine, and no part of all
 #
 # With CI=true a skipped test is a failure.
 set -uo pipefail # not -e: every stage runs, so that one failure does not hide another
@@ -76,6 +77,11 @@ fi
 mapfile -t e2e < <(tagged e2e)
 if wanted e2e && ((${#e2e[@]})); then
   stage e2e -count=1 -timeout 15m -tags e2e "${e2e[@]}"
+fi
+if [[ $only == llm ]]; then
+  server llm PENSTOCK_TEST_LLM
+  stage llm -v -count=1 -timeout 15m -tags e2e,llm -run RealEngine ./cmd/e2e
+  grep -o 'slot free [^"\\]*' "$state/llm.json"
 fi
 
 if [[ ${CI:-} == true ]]; then sum -total -no-skips; else sum -total; fi

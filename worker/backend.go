@@ -27,6 +27,7 @@ func Backend(p catalog.Pool, b catalog.Backend) (backend.Backend, error) {
 	default:
 		return openaihttp.New(openaihttp.Params{
 			Name: b.Name, URL: strings.TrimPrefix(b.URL, "openai+"), APIKey: b.APIKey, MaxBatch: p.Batch.MaxTasks,
+			Streamed: b.Streamed,
 		})
 	}
 }

@@ -59,6 +59,7 @@ type Backend struct {
 	URL         string        `yaml:"url"`  // openai+http(s)://, json+http(s)://, sim://; bare http(s) is openai
 	Models      []string      `yaml:"models"`
 	Concurrency int           `yaml:"concurrency"` // calls at once; default 8
+	Streamed    bool          `yaml:"streamed"`    // openai: ask for every answer as a stream, see the configuration's page
 	APIKey      config.Secret `yaml:"api_key"`
 }
 

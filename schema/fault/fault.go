@@ -18,10 +18,10 @@ type Code string
 // Codes a task can end or be retried with.
 const (
 	Malformed    Code = "malformed"    // undecodable record or body, unknown schema version
-	Rejected     Code = "rejected"     // the backend refused this input for good
+	Rejected     Code = "rejected"     // the backend refused this input for good, or does no such thing (501)
 	Unauthorized Code = "unauthorized" // credentials missing or refused
 	Throttled    Code = "throttled"    // told to slow down: a rate, a quota, a full queue
-	Unavailable  Code = "unavailable"  // nobody answered, or a 5xx did
+	Unavailable  Code = "unavailable"  // nobody answered, or a 5xx other than 501 did
 	Timeout      Code = "timeout"      // one attempt took too long
 	Expired      Code = "expired"      // the task's own deadline passed
 	Cancelled    Code = "cancelled"    // the caller stopped the task

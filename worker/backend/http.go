@@ -53,6 +53,7 @@ func Refused(name string, status int, h http.Header, size int) error {
 		// The engine lacks the model or the route: our configuration is wrong,
 		// and no task should die of that.
 		e.Code, e.Class = fault.Unavailable, fault.ClassSystem
+	case status == http.StatusNotImplemented: // asking again changes nothing: it stays Rejected
 	case status == http.StatusFailedDependency || status >= 500:
 		e.Code, e.RetryAfter = fault.Unavailable, retryafter.Parse(h, time.Now())
 	}

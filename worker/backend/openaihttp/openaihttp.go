@@ -31,6 +31,11 @@ type Params struct {
 	Idle      time.Duration // between a stream's events; default 30 s
 	MaxAnswer int64         // bytes of an answer; default 32 MiB
 	MediaURLs bool          // the engine may fetch media from URLs that callers name
+	// Streamed has every answer but embeddings come as a stream, also where
+	// nobody watches it, and each in a call of its own. An engine that does not
+	// see that the caller of a plain answer is gone, as llama.cpp's server, so
+	// stops a cancelled one at once.
+	Streamed  bool
 	Transport http.RoundTripper
 }
 
@@ -87,7 +92,7 @@ func (b *Backend) Join(t *task.Task) (string, int) {
 		}
 		most /= size
 	case task.Completion:
-		if t.Stream || t.Payload.Inputs != nil || t.Params.Int("n", 1) != 1 || t.Params.Int("best_of", 1) != 1 {
+		if t.Stream || b.p.Streamed || t.Payload.Inputs != nil || t.Params.Int("n", 1) != 1 || t.Params.Int("best_of", 1) != 1 {
 			most = 1
 		}
 	default:
@@ -122,7 +127,7 @@ func (b *Backend) run(ctx context.Context, items []backend.Item) []backend.Outco
 	switch {
 	case first.Kind == task.Embedding:
 		return b.embed(ctx, items)
-	case len(items) == 1 && items[0].Emit != nil && first.Stream:
+	case len(items) == 1 && (b.p.Streamed || items[0].Emit != nil && first.Stream):
 		return []backend.Outcome{b.stream(ctx, items[0])}
 	case first.Kind == task.Chat, first.Payload.Inputs != nil, first.Params.Int("n", 1) != 1:
 		return b.single(ctx, items)

@@ -420,3 +420,36 @@ func FuzzStream(f *testing.F) {
 		}
 	})
 }
+
+func TestAnEngineThatIsAskedForStreamsOnly(t *testing.T) {
+	asked := make(chan string, 2) // one body of each call
+	b := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		asked <- string(body)
+		sse(recorded)(w, r)
+	}), openaihttp.Params{Streamed: true})
+	plain := backendtest.Task(task.Chat, "x", 5, false)
+	o := b.Run(t.Context(), []backend.Item{{Task: plain}})[0]
+	if o.Err != nil || o.Output.Text != "Grüß Gott" || o.Usage == nil || o.Usage.TotalTokens != 5 {
+		t.Errorf("a plain chat comes as %+v, %v", o, o.Err)
+	}
+	if body := <-asked; !strings.Contains(body, `"stream":true`) {
+		t.Errorf("it was asked for by %s", body)
+	}
+	if _, most := b.Join(backendtest.Task(task.Completion, "x", 5, false)); most != 1 {
+		t.Errorf("a completion shares its call with %d others", most-1)
+	}
+	if _, most := b.Join(backendtest.Task(task.Embedding, "x", 5, false)); most == 1 {
+		t.Error("an embedding shares no call, although none is streamed")
+	}
+}
+
+func TestWhatAnEngineDoesNotDoIsNotAskedAgain(t *testing.T) {
+	b := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotImplemented)
+	}), openaihttp.Params{})
+	o := b.Run(t.Context(), []backend.Item{{Task: backendtest.Task(task.Embedding, "x", 5, false)}})[0]
+	if fault.CodeOf(o.Err) != fault.Rejected {
+		t.Errorf("outcome %v; want rejected", o.Err)
+	}
+}

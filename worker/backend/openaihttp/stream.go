@@ -36,6 +36,9 @@ func (b *Backend) stream(ctx context.Context, item backend.Item) backend.Outcome
 	if media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); media != "text/event-stream" {
 		return backend.Outcome{Err: backend.Nonsense(b.p.Name, fmt.Errorf("media type %q for a stream", media))}
 	}
+	if item.Emit == nil {
+		item.Emit = func(backend.Piece) {} // nobody watches
+	}
 	got := gathered{emit: item.Emit, began: began, want: choicesOf(item.Task)}
 	err = b.read(watch, resp.Body, &got)
 	if got.complete() {
