@@ -46,14 +46,14 @@ type said struct {
 	Content string `json:"content"`
 }
 
-// replies is what the simulator answers to messages.
-func replies(t *testing.T, to ...said) string {
+// reply is what the simulator answers to messages, in so many words.
+func reply(t *testing.T, words int, to ...said) string {
 	t.Helper()
 	prompt, err := json.Marshal(to)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return simulated.Text(string(prompt), 5)
+	return simulated.Text(string(prompt), words)
 }
 
 func TestASessionRemembersOverEveryDoor(t *testing.T) {
@@ -62,7 +62,7 @@ func TestASessionRemembersOverEveryDoor(t *testing.T) {
 	post := func(route, path, body string, headers ...string) json.RawMessage {
 		t.Helper()
 		status, data, text := k.ask(t, s, "POST", route, path, body, headers...)
-		if status > 201 {
+		if status > 202 {
 			t.Fatalf("POST %s: %d %.300s", path, status, text)
 		}
 		return data
@@ -74,9 +74,9 @@ func TestASessionRemembersOverEveryDoor(t *testing.T) {
 	turn := func(text, got string) {
 		t.Helper()
 		talk = append(talk, said{"user", text})
-		want := replies(t, talk...)
-		if got != want {
-			t.Fatalf("to %q it was answered %q; want %q, which is the answer to %v", text, got, want, talk)
+		want := reply(t, len(strings.Fields(got)), talk...)
+		if got != want || got == "" {
+			t.Fatalf("to %.20q it was answered %q; want %q, which is the answer to %d messages", text, got, want, len(talk))
 		}
 		talk = append(talk, said{"assistant", got})
 	}
@@ -100,6 +100,21 @@ func TestASessionRemembersOverEveryDoor(t *testing.T) {
 	turn("three", answered(post("/v1/inference", "/v1/inference",
 		`{"model":"sim-chat","payload":{"messages":[{"role":"user","content":"three"}]},"params":{"max_tokens":5},`+name+`}`, "Prefer", "wait=30")))
 
+	turn("four", answered(post("/api/forward", "/api/forward", `{"source":"web","payload":{"text":"four"},`+name+`}`, "Prefer", "wait=30")))
+	var list api.BatchResponse
+	if err := json.Unmarshal(post("/v1/inference/batch", "/v1/inference/batch", `{"tasks":[
+		{"model":"sim-chat","payload":{"text":"five"},"params":{"max_tokens":5},`+name+`},
+		{"model":"sim-chat","stream":true,"payload":{"text":"six"},"params":{"max_tokens":5},`+name+`}]}`), &list); err != nil || list.Accepted != 2 {
+		t.Fatalf("%+v: %v", list, err)
+	}
+	for i, text := range []string{"five", "six"} {
+		status, data, body := k.ask(t, s, "GET", "/v1/tasks/{id}", "/v1/tasks/"+string(list.Items[i].Accepted.TaskID)+"?wait=30", "")
+		if status != 200 {
+			t.Fatalf("%d: %.300s", status, body)
+		}
+		turn(text, answered(data))
+	}
+
 	var shown api.Session
 	status, data, text := k.ask(t, s, "GET", "/v1/sessions/{id}", path+"?limit=2", "")
 	if err := json.Unmarshal(data, &shown); status != 200 || err != nil {
@@ -113,7 +128,7 @@ func TestASessionRemembersOverEveryDoor(t *testing.T) {
 		}
 		turns = append(turns, one)
 	}
-	if diff := cmp.Diff([]said{talk[4], talk[6]}, turns); diff != "" || shown.TurnCount != 3 || shown.SessionID != "a/b ü%20?" {
+	if diff := cmp.Diff([]said{talk[len(talk)-3], talk[len(talk)-1]}, turns); diff != "" || shown.TurnCount != 6 || shown.SessionID != "a/b ü%20?" {
 		t.Errorf("%d turns of %q\n%s", shown.TurnCount, shown.SessionID, diff)
 	}
 
@@ -121,6 +136,9 @@ func TestASessionRemembersOverEveryDoor(t *testing.T) {
 		t.Fatalf("%d: %.300s", status, text)
 	}
 	talk = nil
-	turn("four", answered(post("/v1/inference", "/v1/inference",
-		`{"model":"sim-chat","payload":{"text":"four"},"params":{"max_tokens":5},`+name+`}`, "Prefer", "wait=30")))
+	post("/v1/sessions/{id}", path, `{"max_tokens":1000000}`)
+	for _, text := range []string{strings.Repeat("a large one ", 1<<15), "and after it"} { // the first lies in the blob store
+		turn(text, answered(post("/v1/inference", "/v1/inference",
+			`{"model":"sim-chat","payload":{"text":"`+text+`"},"params":{"max_tokens":5},`+name+`}`, "Prefer", "wait=30")))
+	}
 }
