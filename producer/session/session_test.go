@@ -223,9 +223,13 @@ func TestTurnsAreShownAsTheyEnded(t *testing.T) {
 		said := func(text string) json.RawMessage {
 			return json.RawMessage(`{"role":"assistant","content":"` + text + `"}`)
 		}
+		if string(got.Turns[1].Answer) != string(said(large)) {
+			t.Errorf("an answer of %d bytes is shown as one of %d", len(said(large)), len(got.Turns[1].Answer))
+		}
+		got.Turns[1].Answer = json.RawMessage(`"large"`)
 		want := []api.Turn{
 			{TaskID: "too large for all", Status: task.Succeeded, At: at, Tokens: 10, Omitted: true},
-			{TaskID: "large", Status: task.Succeeded, At: at, Tokens: 10, Messages: asked, Answer: said(large)},
+			{TaskID: "large", Status: task.Succeeded, At: at, Tokens: 10, Messages: asked, Answer: json.RawMessage(`"large"`)},
 			{TaskID: "answered", Status: task.Succeeded, At: at, Tokens: 10, Messages: asked, Answer: said("re: hi")},
 			{TaskID: "failed", Status: task.Failed, At: at, Messages: asked},
 			{TaskID: "stored", Status: task.Succeeded, At: at, Omitted: true},
