@@ -184,6 +184,23 @@ func TestAResponseInTheBackgroundIsAnsweredAtOnce(t *testing.T) {
 	}
 }
 
+func TestAResponseIsToldOfAsAResponse(t *testing.T) {
+	t.Parallel()
+	b := setup(t, admit.Params{})
+	w := b.post("/v1/responses", `{"model":"sim-chat","input":"hi","background":true,"webhook":{"url":"https://example.com/hook","events":["response.completed"]}}`)
+	if w.Code != 200 || w.Header().Get("X-Penstock-Ignored") != "" {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if got := b.tasks[0].Webhook; got == nil || got.Form != task.FormResponse || got.URL != "https://example.com/hook" || len(got.Events) != 1 {
+		t.Errorf("webhook %+v", got)
+	}
+	for _, bad := range []string{`{"url":"http://10.0.0.1/"}`, `{"url":"https://example.com/hook","events":["task.failed"]}`} {
+		if w := b.post("/v1/responses", `{"model":"sim-chat","input":"hi","background":true,"webhook":`+bad+`}`); w.Code != 400 {
+			t.Errorf("%s: %d", bad, w.Code)
+		}
+	}
+}
+
 // framesIn are the events of an answer: their types and numbers.
 func framesIn(t *testing.T, body string) (types []string, numbers []int64) {
 	t.Helper()

@@ -73,6 +73,10 @@ func (p *Parser) ParseResponse(body []byte) (*ResponseCall, error) {
 	c.Call = Call{Kind: task.Chat, Request: &api.SubmitRequest{
 		Class: task.Interactive, Model: kept.Echo.Model, Stream: m.flag("stream"), Params: task.Params{},
 	}}
+	_ = json.Unmarshal(m["webhook"], &c.Request.Webhook) // absent, or of this shape by the schema
+	if w := c.Request.Webhook; w != nil {
+		w.Form = task.FormResponse
+	}
 	if kept.Echo.Background {
 		c.Request.Class = task.Standard // nobody waits on a connection for it
 	}
@@ -148,7 +152,8 @@ func (c *ResponseCall) shape(m members) error {
 			err = c.format(v)
 		case "reasoning":
 			c.reasoning(v)
-		case "input", "model", "instructions", "metadata", "store", "background", "stream", "stream_options", "previous_response_id", "truncation":
+		case "input", "model", "instructions", "metadata", "store", "background", "stream", "stream_options", "previous_response_id", "truncation",
+			"webhook":
 		default:
 			c.Ignored = append(c.Ignored, name)
 		}

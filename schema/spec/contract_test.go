@@ -151,6 +151,8 @@ func TestSchemasHaveTheWordsOfTheCode(t *testing.T) {
 		{"embedding.schema.json", "properties/webhook/properties/events/items/enum", texts(webhook.Types(task.FormTask)...)},
 		{"bulk.schema.json", "properties/webhook/properties/events/items/enum", texts(webhook.BatchTypes()...)},
 		{openapi, "components/schemas/WebhookEvent/properties/type/enum", texts(webhook.Types(task.FormTask)...)},
+		{"response.schema.json", "properties/webhook/properties/events/items/enum", texts(webhook.Types(task.FormResponse)...)},
+		{openapi, "components/schemas/ResponseEvent/properties/type/enum", texts(webhook.Types(task.FormResponse)...)},
 		{openapi, "components/schemas/BatchEvent/properties/type/enum", texts(webhook.BatchTypes()...)},
 		{openapi, "components/schemas/WebhookDelivery/properties/type/enum", texts(slices.Concat(webhook.Types(task.FormTask), webhook.Types(task.FormResponse), webhook.BatchTypes())...)},
 		{openapi, "components/schemas/WebhookDelivery/properties/state/enum", texts(webhook.States()...)},

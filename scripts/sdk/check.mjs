@@ -161,6 +161,10 @@ const checks = {
       assert.equal(event.type, "task.succeeded");
       assert.equal(event.data.id, accepted.data.task_id);
       await assert.rejects(client().webhooks.unwrap(body + " ", headers, secret));
+      const answer = await client().responses.create({ model: CHAT, input: "and me", background: true, webhook: task.webhook });
+      const completed = await client().webhooks.unwrap(...(await next()), secret);
+      assert.equal(completed.type, "response.completed");
+      assert.equal(completed.data.id, answer.id);
       const line = { custom_id: "1", method: "POST", url: "/v1/chat/completions", body: { model: CHAT, messages: [{ role: "user", content: "in a batch" }] } };
       const requests = await client().files.create({ file: new File([JSON.stringify(line)], "requests.jsonl"), purpose: "batch" });
       const order = { input_file_id: requests.id, endpoint: "/v1/chat/completions", completion_window: "1h", webhook: task.webhook };

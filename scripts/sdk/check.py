@@ -15,7 +15,7 @@ import urllib.request
 import uuid
 
 import openai
-from openai.types.webhooks import BatchCompletedWebhookEvent
+from openai.types.webhooks import BatchCompletedWebhookEvent, ResponseCompletedWebhookEvent
 
 BASE, FAULTS = sys.argv[1:3]
 CHAT, EMBED = "sim-chat", "sim-embed"
@@ -258,6 +258,9 @@ def webhooks() -> None:
         ours.chat.completions.create(model=CHAT, messages=[{"role": "user", "content": "and me"}], extra_body=hook)
         event = ours.webhooks.unwrap(*heard.get(timeout=30))
         assert event.type == "task.succeeded", event
+        answer = ours.responses.create(model=CHAT, input="and me", background=True, extra_body=hook)
+        event = ours.webhooks.unwrap(*heard.get(timeout=30))
+        assert isinstance(event, ResponseCompletedWebhookEvent) and event.data.id == answer.id, event
         line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions"}
         line["body"] = {"model": CHAT, "messages": [{"role": "user", "content": "in a batch"}]}
         requests = ours.files.create(file=("requests.jsonl", json.dumps(line).encode()), purpose="batch")
