@@ -387,6 +387,41 @@ func openAI() []mutant {
 			tests: []string{"./producer/httpapi"},
 		},
 		{
+			name: "told-twice", rule: "nobody is told an event of a response up to the number they named",
+			file: "producer/openai/response_script.go", old: "if n <= s.p.After || s.mute() {", new: "if n < s.p.After || s.mute() {",
+			tests: []string{"./producer/openai"},
+		},
+		{
+			name: "void-without-a-word", rule: "texts of two attempts are never joined on the stream of a response",
+			file: "producer/openai/response_script.go", old: "if seen {\n\t\treturn ErrInterrupted", new: "if seen && s.begun > 0 {\n\t\treturn ErrInterrupted",
+			tests: []string{"./producer/openai"},
+		},
+		{
+			name: "numbers-of-a-lost-history", rule: "who resumes where events are lost is told the end alone",
+			file: "producer/openai/response_script.go", old: "return s.lost && s.p.After >= 0", new: "return s.held && s.p.After >= 0",
+			tests: []string{"./producer/openai"},
+		},
+		{
+			name: "numbers-lent-to-the-next", rule: "an attempt never has numbers that readers of the one before have seen",
+			file: "producer/openai/response_script.go", old: "s.next += attemptStep - s.next%attemptStep", new: "s.next++",
+			tests: []string{"./producer/openai"},
+		},
+		{
+			name: "end-that-looks-like-one", rule: "a stream that can be resumed is cut, not ended",
+			file: "producer/httpapi/openai_stream.go", old: "case s.k.resumes && s.started && outcome != outcomeInterrupted", new: "case s.k.resumes && s.started && outcome == outcomeLeft",
+			tests: []string{"./producer/httpapi"}, run: "Resumed|Cut",
+		},
+		{
+			name: "response-before-its-record", rule: "a response is stored before its task is written",
+			file: "producer/ingest/claim.go", old: "return d.before(ctx, d.task)", new: "_ = d.before(ctx, d.task)\n\t\treturn nil",
+			tests: []string{"./producer/ingest"}, run: "Before",
+		},
+		{
+			name: "background-dies-with-its-client", rule: "a response in the background outlives its client",
+			file: "producer/httpapi/openai_left.go", old: "!alone || k.response.Background()", new: "!alone",
+			tests: []string{"./producer/httpapi"}, run: "Outlives",
+		},
+		{
 			name: "cancel-what-a-retry-took", rule: "a task that a retry took over is not cancelled",
 			file: "internal/repeat/repeat.go", old: "return taken > 0,", new: "return taken >= 0,",
 			tests: []string{"./internal/repeat"},

@@ -57,7 +57,7 @@ func (s *Store) add(call *redisclient.Call, partition int32, a Applied, now time
 	case step == conversation.Stored && until.Before(now):
 		step = "" // advances the position and nothing else
 	case step == conversation.Stored:
-		told = Request{At: r.At, Content: r.Content, ContentRef: r.ContentRef}
+		told = Request{At: r.At, Content: r.Content, ContentRef: r.ContentRef, Offset: a.Offset}
 	case step == conversation.Deleted:
 		until = now.Add(s.p.Life)
 	}

@@ -18,6 +18,11 @@ type Request struct {
 	At         time.Time       `json:"at"`
 	Content    json.RawMessage `json:"content,omitempty"`
 	ContentRef *task.Ref       `json:"content_ref,omitempty"`
+	Offset     int64           `json:"offset"` // of its record
+
+	// Restored says that Redis has been filled again since: what else it held of
+	// that time, such as events, may be lost.
+	Restored bool `json:"-"`
 }
 
 // Stored returns the request of a stored response. It returns ErrUnknown for one
@@ -42,7 +47,9 @@ func (s *Store) Stored(ctx context.Context, id task.ID) (r *Request, deleted boo
 		if err := json.Unmarshal([]byte(text), r); err != nil {
 			return nil, false, fmt.Errorf("read stored response: %w", err)
 		}
-		return r, false, nil
+		position, err := at.Of(partition)
+		r.Restored = !position.Known || r.Offset < position.Target
+		return r, false, err
 	}
 	position, err := at.Of(partition)
 	switch {

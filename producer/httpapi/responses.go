@@ -122,7 +122,7 @@ func (a *API) getResponse(c echo.Context) error {
 		defer release()
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, r.Body(view))
 	}
-	v := openai.ResponseView{Ended: view.Status.Terminal()}
+	v := openai.ResponseView{Ended: view.Status.Terminal(), Lost: r.Restored}
 	produced, generation := view.Fence, view.Generation
 	release()
 	if v.After, err = openai.StartingAfter(c.QueryParam("starting_after")); err != nil {

@@ -295,6 +295,17 @@ func TestAStreamThatCanBeResumedIsCut(t *testing.T) {
 			b.post("/v1/responses", strings.Replace(backgroundBody, "{", `{"stream":true,`, 1))
 		}()
 	}
+	t.Run("a server that goes away", func(t *testing.T) {
+		b := setup(t, admit.Params{})
+		b.tale = []event.Event{{ID: event.ID{Fence: 1}, Type: event.Started}}
+		defer func() {
+			if cause, _ := recover().(error); !errors.Is(cause, http.ErrAbortHandler) {
+				t.Error("the stream was not cut")
+			}
+		}()
+		time.AfterFunc(20*time.Millisecond, b.drain)
+		b.post("/v1/responses", strings.Replace(backgroundBody, "{", `{"stream":true,`, 1))
+	})
 	b := setup(t, admit.Params{})
 	b.tale, b.taleErr = []event.Event{{ID: event.ID{Fence: 1}, Type: event.Started}}, follow.ErrSlow
 	w := b.post("/v1/responses", `{"model":"sim-chat","input":"hi","store":false,"stream":true}`)

@@ -228,7 +228,7 @@ func setupAs(tb testing.TB, limits admit.Params, blobs string, grace time.Durati
 	deps := httpapi.Deps{
 		Intake: intake, Metrics: metrics, Limits: admission, Cancels: desk, Waiter: w, Results: &w.results, Catalog: models, Auth: tenants{}, Schemas: spec.FS, Drain: drain,
 		WatchFunc: w.watch, Repeats: w.repeats, Seats: seats.New(seats.Params{All: 10, PerTenant: 10}), Registry: reg, Log: log,
-		Responses: w.shelf.desk(minter, desk), NewestFunc: w.shelf.Newest,
+		Responses: w.shelf.desk(minter, desk), NewestFunc: w.shelf.Newest, DrainSpread: time.Millisecond,
 		Bulk: openDesk(tb, w, blobs), MaxFile: maxTestFile,
 		Grace: grace, Heartbeat: 20 * time.Millisecond,
 		Hooks:   w,

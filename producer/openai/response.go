@@ -44,8 +44,9 @@ func suffixOf(id task.ID) string { return strings.TrimPrefix(string(id), taskPre
 // Response is a response as far as its request tells it. What it looks like is
 // computed from that and its task alone, so it is the same wherever it is read.
 type Response struct {
-	Task    task.ID
-	Request *ResponseRequest
+	Task     task.ID
+	Request  *ResponseRequest
+	Restored bool // events of its task may be lost without a trace
 }
 
 // Background reports whether nobody waits for the response. Nil is none.

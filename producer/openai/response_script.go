@@ -14,13 +14,15 @@ import (
 // on, so that it is the same on every replica and for every reader, whatever
 // they are told of it.
 //
-// When an attempt begins anew after some of its output was shown, that takes two
-// numbers: of an error, which ends the stream of whoever has seen some of that
-// output, and of a response.in_progress, which says to everybody else, and to
-// who comes back, that the output so far is void.
+// Each attempt begins with a response.in_progress, which says that the output so
+// far is void. If there was some, it takes the number of an error before that: the
+// error ends the stream of whoever has seen some of the output, and who comes back
+// goes on with the new attempt.
 //
 // Where events are lost the numbers are lost with them: whoever resumed is then
-// told the end alone, under a number above all that they have seen.
+// told the end alone, under a number above all that they have seen. The numbers
+// of attempts lie apart, so that one whose last events are lost, when a replica of
+// Redis took over, does not lend its numbers to the next.
 type ResponseScript struct {
 	response Response
 	p        ResponseView
@@ -43,7 +45,11 @@ type ResponseView struct {
 	After int64       // nothing up to this number is told; -1: everything
 	Since event.Fence // the output of attempts before is void, and not told
 	Ended bool        // the task has ended: what is void is not to be shown to anybody
+	Lost  bool        // events may be lost without a trace
 }
+
+// attemptStep parts the numbers of attempts: above what a stream holds.
+const attemptStep = 1 << 16
 
 // generationStep parts the numbers of a task's generations: a response that failed
 // and is put back to work goes on above what was told of it.
@@ -51,7 +57,7 @@ const generationStep = 1 << 24
 
 // NewResponseScript begins a stream.
 func NewResponseScript(r Response, v ResponseView) *ResponseScript {
-	return &ResponseScript{response: r, p: v, begun: -1}
+	return &ResponseScript{response: r, p: v, begun: -1, lost: v.Lost}
 }
 
 // Begin returns the first frames.
@@ -96,8 +102,14 @@ func (s *ResponseScript) reach(f event.Fence) error {
 	}
 	s.next = max(s.next, int64(f.Generation())*generationStep)
 	err := s.void()
+	if s.fence != 0 {
+		s.next += attemptStep - s.next%attemptStep
+	}
 	s.fence, s.held = f, false
-	if err == nil && !s.running {
+	if s.p.Since != 0 && f > s.p.Since && s.next <= s.p.After {
+		s.lost = true // it began since its reader joined, who has seen its numbers before
+	}
+	if err == nil {
 		s.progress()
 	}
 	return err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -171,8 +170,14 @@ func (s saga) newest(have int) event.Fence {
 	return s.events[have-1].ID.Fence
 }
 
-func anySaga(t *rapid.T, tb testing.TB) saga {
-	s := saga{response: responseOf(tb, fmt.Sprintf(`{"model":"m","input":"hi","background":%t}`, rapid.Bool().Draw(t, "background")))}
+// twoResponses are one that is waited for, and one that is not.
+func twoResponses(tb testing.TB) []openai.Response {
+	tb.Helper()
+	return []openai.Response{responseOf(tb, `{"model":"m","input":"hi"}`), responseOf(tb, `{"model":"m","input":"hi","background":true}`)}
+}
+
+func anySaga(t *rapid.T, of []openai.Response) saga {
+	s := saga{response: rapid.SampledFrom(of).Draw(t, "response")}
 	words := rapid.StringMatching(`[a-zé ]{1,4}`)
 	attempts := rapid.IntRange(1, 4).Draw(t, "attempts")
 	for n := range attempts {
@@ -224,8 +229,9 @@ func textOf(events []told) (text string) {
 
 // Whoever comes back after any event, to any replica, gets exactly the rest.
 func TestAResponseGoesOnAfterAnyCut(t *testing.T) {
+	both := twoResponses(t)
 	rapid.Check(t, func(r *rapid.T) {
-		s := anySaga(r, t)
+		s := anySaga(r, both)
 		all := s.all(r)
 		rising(r, all.events)
 		if all.err != nil || textOf(all.events) != s.text {
@@ -251,8 +257,9 @@ func TestAResponseGoesOnAfterAnyCut(t *testing.T) {
 // A reader that is connected while attempts begin anew, is cut at any time, and
 // comes back to any replica, reads numbers that only rise and in the end the text.
 func TestAReaderWhoComesBackReadsTheText(t *testing.T) {
+	both := twoResponses(t)
 	rapid.Check(t, func(r *rapid.T) {
-		s := anySaga(r, t)
+		s := anySaga(r, both)
 		numbered := map[int64]string{}
 		for _, e := range s.all(r).events {
 			numbered[e.Number] = e.frame
@@ -285,6 +292,9 @@ func TestAReaderWhoComesBackReadsTheText(t *testing.T) {
 				}
 			}
 			events = append(events, got.events...)
+			if got.err == nil {
+				joined = leaves // what it was told is there for whoever comes now
+			}
 			if end != nil && got.err == nil {
 				break
 			}
@@ -307,6 +317,33 @@ func TestAReaderWhoComesBackReadsTheText(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestWhoHasSeenOutputThatIsVoidIsInterrupted(t *testing.T) {
+	r := responseOf(t, `{"model":"m","input":"hi"}`)
+	events := append(attempt(1, delta(0, "dead", "")), attempt(2, delta(0, "live", ""))...)
+	end := succeededWith(task.Output{Text: "live", FinishReason: "stop"})
+	for name, tc := range map[string]struct {
+		view   openai.ResponseView
+		events []event.Event
+		told   bool
+	}{
+		"here":                          {openai.ResponseView{After: -1}, events, true},
+		"before it came back":           {openai.ResponseView{After: 4, Since: 1}, events, true},
+		"and knows that it is void":     {openai.ResponseView{After: 4, Since: 2}, events, false},
+		"of none of it":                 {openai.ResponseView{After: 1, Since: 2}, events, false},
+		"that the end has not":          {openai.ResponseView{After: -1}, events[:2], true},
+		"of a task that has ended then": {openai.ResponseView{After: 4, Since: 1, Ended: true}, events[:2], false},
+	} {
+		got := tell(t, r, tc.view, tc.events, end)
+		last := got.events[len(got.events)-1]
+		if interrupted := errors.Is(got.err, openai.ErrInterrupted); interrupted != tc.told || interrupted != (last.Type == "error") || last.Number <= tc.view.After {
+			t.Errorf("%s: %v, last %s %d", name, got.err, last.Type, last.Number)
+		}
+		if !tc.told && textOf(got.events) != "live" {
+			t.Errorf("%s: read %q", name, textOf(got.events))
+		}
+	}
 }
 
 func TestWhoComesLateIsNotToldVoidOutput(t *testing.T) {
@@ -358,6 +395,32 @@ func TestWhereEventsAreLostAReaderWhoResumedIsToldTheEndAlone(t *testing.T) {
 	}
 }
 
+// A replica of Redis took over without the last events of an attempt, whose worker
+// has died; or without all of them.
+func TestNumbersOfAnAttemptThatIsLostAreNotThoseOfTheNext(t *testing.T) {
+	r := responseOf(t, `{"model":"m","input":"hi","background":true}`)
+	end := succeededWith(task.Output{Text: "live", FinishReason: "stop"})
+	dead := attempt(1, delta(0, "a", ""), delta(0, "b", ""), delta(0, "c", ""), delta(0, "d", ""))
+	live := attempt(2, delta(0, "li", ""), delta(0, "ve", ""))
+	had := tell(t, r, openai.ResponseView{After: -1}, dead, nil)
+	for kept := 1; kept < len(dead); kept++ {
+		got := tell(t, r, openai.ResponseView{After: had.last(), Since: 2}, append(slices.Clone(dead[:kept]), live...), end)
+		if got.err != nil || textOf(got.events) != "live" || got.events[0].Type != "response.in_progress" || got.events[0].Number <= had.last() {
+			t.Errorf("with %d events: %+v", kept, got)
+		}
+	}
+	for name, v := range map[string]openai.ResponseView{
+		"Redis was emptied":                 {After: had.last(), Since: 2, Lost: true},
+		"it began since the reader came":    {After: had.last(), Since: 1},
+		"the reader has seen a later one's": {After: 1 << 17, Since: 2},
+	} {
+		got := tell(t, r, v, live, end)
+		if len(got.events) != 1 || got.events[0].Type != "response.completed" || got.events[0].Number <= v.After || got.err != nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 func TestAResponseThatIsPutBackToWorkGoesOnAboveItsEnd(t *testing.T) {
 	r := responseOf(t, `{"model":"m","input":"hi","background":true}`)
 	before := tell(t, r, openai.ResponseView{After: -1}, attempt(1, delta(0, "a", "")), &api.Task{Status: task.Dead})
@@ -378,7 +441,7 @@ func TestAnAttemptThatSaidNothingIsRepeatedUnseen(t *testing.T) {
 	r := responseOf(t, `{"model":"m","input":"hi"}`)
 	events := append(attempt(1), attempt(2, delta(0, "a", ""))...)
 	got := tell(t, r, openai.ResponseView{After: -1}, events, succeededWith(task.Output{Text: "a", FinishReason: "stop"}))
-	if got.err != nil || len(got.events) != 9 || got.last() != 8 {
+	if got.err != nil || len(got.events) != 10 || got.last() != 1<<16+7 {
 		t.Errorf("%v, %+v", got.err, got.events)
 	}
 }

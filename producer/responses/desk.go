@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/penstock/penstock/internal/blob"
 	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/internal/lookup"
@@ -98,10 +99,13 @@ func (d *Desk) Keep(ctx context.Context, tenant string, id task.ID, r *openai.Re
 		rec.Content, rec.ContentRef = payload.Messages, payload.Ref
 		err = d.write(ctx, rec)
 	}
-	if err != nil {
-		return unavailable("the response could not be stored, so nothing was accepted; send again after the time in Retry-After, or without store", err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, tasktopic.ErrTooLarge), errors.Is(err, blob.ErrTooLarge):
+		return fault.New(fault.TooLarge, "the request is larger than what can be stored; send less, or without store")
 	}
-	return nil
+	return unavailable("the response could not be stored, so nothing was accepted; send again after the time in Retry-After, or without store", err)
 }
 
 func (d *Desk) record(step conversation.Step, tenant string, id task.ID) *conversation.Record {
@@ -131,7 +135,7 @@ func (d *Desk) Find(ctx context.Context, tenant, id string) (openai.Response, er
 	if err != nil {
 		return openai.Response{}, err
 	}
-	r := openai.Response{Task: of, Request: new(openai.ResponseRequest)}
+	r := openai.Response{Task: of, Request: new(openai.ResponseRequest), Restored: kept.Restored}
 	return r, d.open(ctx, kept, r.Request)
 }
 

@@ -188,8 +188,11 @@ func TestADeletionThatIsNotDurableIsNotAnswered(t *testing.T) {
 	if _, err := b.Delete(t.Context(), "acme", id); fault.CodeOf(err) != fault.Unavailable {
 		t.Errorf("%v", err)
 	}
-	if err := b.Keep(t.Context(), "acme", b.minter.New("acme", time.Now()), &openai.ResponseRequest{}); fault.CodeOf(err) != fault.Unavailable || errors.Is(err, tasktopic.ErrUnknown) {
-		t.Errorf("%v", err)
+	for because, want := range map[error]fault.Code{tasktopic.ErrUnknown: fault.Unavailable, tasktopic.ErrFull: fault.Unavailable, tasktopic.ErrTooLarge: fault.TooLarge} {
+		b.err = because
+		if err := b.Keep(t.Context(), "acme", b.minter.New("acme", time.Now()), &openai.ResponseRequest{}); fault.CodeOf(err) != want || errors.Is(err, because) {
+			t.Errorf("%v: %v", because, err)
+		}
 	}
 }
 

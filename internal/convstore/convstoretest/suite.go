@@ -39,6 +39,7 @@ func Run(t *testing.T, open Open) {
 		"settings that are kept count where none newer are":     kept,
 		"a session that died is another one when it comes back": died,
 		"a stored response is there until it is deleted":        stored,
+		"what was read back after a loss is known as such":      restored,
 		"what was never there is unknown once all is read":      unknown,
 		"random logs fold as the rules say, however they come":  random,
 	} {
@@ -328,7 +329,7 @@ func stored(t *testing.T, b *bundle) {
 	past.Until = b.now.Add(-time.Second)
 	b.tell(t, ask(id, "first"), ask(id, "second"), past)
 	r, dead, err := b.store.Stored(t.Context(), id)
-	if diff := cmp.Diff(&convstore.Request{At: b.now, Content: words("first")}, r); diff != "" || dead || err != nil {
+	if diff := cmp.Diff(&convstore.Request{At: b.now, Content: words("first"), Offset: r.Offset}, r); diff != "" || dead || err != nil {
 		t.Errorf("%v, deleted %t (-want +got):\n%s", err, dead, diff)
 	}
 	if _, _, err := b.store.Stored(t.Context(), gone); !errors.Is(err, convstore.ErrUnknown) {
@@ -356,6 +357,27 @@ func unknown(t *testing.T, b *bundle) {
 	b.tell(t, b.turn("s", b.id(), "two"))
 	if _, dead, err := b.store.Stored(t.Context(), id); !errors.Is(err, convstore.ErrUnknown) || dead {
 		t.Errorf("once all is read: %v", err)
+	}
+}
+
+func restored(t *testing.T, b *bundle) {
+	ask := func(id task.ID) *conversation.Record {
+		r := b.record(conversation.Stored, "", id)
+		r.Content = words("asked")
+		return r
+	}
+	before, after := b.id(), b.id()
+	if err := b.rdb.FlushDB(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.Rebuild(t.Context(), 0, 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	b.tell(t, ask(before), ask(after))
+	for id, want := range map[task.ID]bool{before: true, after: false} {
+		if r, _, err := b.store.Stored(t.Context(), id); err != nil || r.Restored != want {
+			t.Errorf("%+v, %v; want restored %t", r, err, want)
+		}
 	}
 }
 
