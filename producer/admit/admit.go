@@ -70,6 +70,28 @@ func (l *Limits) Task(name string) error {
 	return err
 }
 
+// Standing is how a tenant stands to its rate of tasks.
+type Standing struct {
+	Limit     int           // tasks at once
+	Remaining int           // of these, now
+	Reset     time.Duration // until all of them are there again
+}
+
+// Standing returns how a tenant stands; false where there is no rate.
+func (l *Limits) Standing(name string) (Standing, bool) {
+	if l.p.TasksPerSecond <= 0 || name == l.p.Exempt {
+		return Standing{}, false
+	}
+	now := time.Now()
+	l.mu.Lock()
+	tokens := l.tenant(name, now).tasks.TokensAt(now)
+	l.mu.Unlock()
+	missing := max(0, float64(l.p.Burst)-tokens)
+	return Standing{
+		Limit: l.p.Burst, Remaining: int(max(0, tokens)), Reset: time.Duration(missing / l.p.TasksPerSecond * float64(time.Second)),
+	}, true
+}
+
 // Enter reserves the bytes of a request body. The error is fault.Throttled.
 func (l *Limits) Enter(name string, bytes int64) (*Pass, error) {
 	l.inFlight.Add(float64(bytes))

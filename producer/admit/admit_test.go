@@ -12,6 +12,25 @@ import (
 	"github.com/penstock/penstock/schema/fault"
 )
 
+func TestStandingTellsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := admit.New(admit.Params{TasksPerSecond: 2, Burst: 3, Exempt: "dev"}, prometheus.NewRegistry())
+		for _, want := range []admit.Standing{{3, 3, 0}, {3, 2, 500 * time.Millisecond}, {3, 1, time.Second}, {3, 0, 1500 * time.Millisecond}, {3, 0, 1500 * time.Millisecond}} {
+			if got, limited := l.Standing("acme"); got != want || !limited {
+				t.Errorf("%+v, %t; want %+v", got, limited, want)
+			}
+			_ = l.Task("acme") // refused in the end
+		}
+		if _, limited := l.Standing("dev"); limited {
+			t.Error("the exempt have a limit")
+		}
+		if _, limited := admit.New(admit.Params{}, prometheus.NewRegistry()).Standing("acme"); limited {
+			t.Error("a limit where there is none")
+		}
+	})
+}
+
 func TestTaskHoldsTheRatePerTenant(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

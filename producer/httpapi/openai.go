@@ -40,11 +40,11 @@ const (
 func (a *API) registerOpenAI(e *echo.Echo) {
 	form := httpserver.ErrorFormat(writeOpenAIError) // first: the errors of authentication have it too
 	submit := httpserver.Authenticate(a.d.Auth, auth.ScopeSubmit)
-	e.POST("/v1/chat/completions", a.postCall(task.Chat), form, submit)
-	e.POST("/v1/completions", a.postCall(task.Completion), form, submit)
-	e.POST("/v1/engines/:engine/completions", a.postCall(task.Completion), form, submit)
-	e.POST("/v1/embeddings", a.postCall(task.Embedding), form, submit)
-	e.POST("/v1/moderations", a.postModeration, form, submit)
+	e.POST("/v1/chat/completions", a.postCall(task.Chat), form, submit, a.tellRate)
+	e.POST("/v1/completions", a.postCall(task.Completion), form, submit, a.tellRate)
+	e.POST("/v1/engines/:engine/completions", a.postCall(task.Completion), form, submit, a.tellRate)
+	e.POST("/v1/embeddings", a.postCall(task.Embedding), form, submit, a.tellRate)
+	e.POST("/v1/moderations", a.postModeration, form, submit, a.tellRate)
 	known := httpserver.Authenticate(a.d.Auth)
 	e.GET("/v1/models", a.getModels, form, known)
 	e.GET("/v1/models/*", a.getModel, form, known)

@@ -23,8 +23,8 @@ func writeOpenAIError(c echo.Context, e *httpserver.Error) error {
 		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
 		h.Set("Retry-After-Ms", strconv.FormatInt(wait.Milliseconds(), 10))
 		if f.Status == http.StatusTooManyRequests {
-			h.Set("X-Ratelimit-Remaining-Requests", "0")
-			h.Set("X-Ratelimit-Reset-Requests", wait.Round(time.Millisecond).String())
+			h.Set(headerRateRemaining, "0")
+			h.Set(headerRateReset, wait.Round(time.Millisecond).String())
 		}
 	}
 	return c.Blob(f.Status, echo.MIMEApplicationJSON, f.Body())

@@ -19,7 +19,7 @@ import (
 // registerResponses adds the routes of the Responses API.
 func (a *API) registerResponses(e *echo.Echo, form echo.MiddlewareFunc) {
 	submit, read := httpserver.Authenticate(a.d.Auth, auth.ScopeSubmit), httpserver.Authenticate(a.d.Auth, auth.ScopeRead)
-	e.POST("/v1/responses", a.postResponse, form, submit)
+	e.POST("/v1/responses", a.postResponse, form, submit, a.tellRate)
 	e.GET("/v1/responses/:id", a.getResponse, form, read)
 	e.DELETE("/v1/responses/:id", a.deleteResponse, form, submit)
 	e.POST("/v1/responses/:id/cancel", a.postResponseCancel, form, submit)
