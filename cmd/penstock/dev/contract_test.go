@@ -235,6 +235,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 
 	k.sessions(t, s)
 	k.openai(t, s)
+	k.responses(t, s)
 	k.bulk(t, s)
 	ask(200, "GET", "/v1/models", "/v1/models", "")
 	ask(200, "GET", "/v1/models/{id}", "/v1/models/sim-chat", "")
@@ -298,6 +299,35 @@ func (k *contract) openai(t *testing.T, s *dev.Stack) {
 	switchFault(t, s, http.MethodPost, `{"match":"refuse me","status":422}`)
 	ask(422, chat, strings.Replace(asked, "hi", "refuse me", 1)+`}`)
 	switchFault(t, s, http.MethodDelete, "")
+}
+
+// responses makes, reads and deletes responses.
+func (k *contract) responses(t *testing.T, s *dev.Stack) {
+	t.Helper()
+	const all, one = "/v1/responses", "/v1/responses/{id}"
+	ask := func(want int, method, route, path, body string) (id string) {
+		t.Helper()
+		status, _, text := k.ask(t, s, method, route, path, body)
+		if status != want {
+			t.Fatalf("%s %s: %d; want %d: %.300s", method, path, status, want, text)
+		}
+		var made struct{ ID string }
+		_ = json.Unmarshal(text, &made) // not every answer is a response
+		return made.ID
+	}
+	for _, body := range k.examples(t, all) {
+		ask(200, "POST", all, all, body)
+	}
+	ask(400, "POST", all, all, `{`)
+	whole := ask(200, "POST", all, all, `{"model":"sim-chat","input":"hi","max_output_tokens":2}`)
+	ask(400, "POST", one+"/cancel", all+"/"+whole+"/cancel", "")
+	behind := ask(200, "POST", all, all, `{"model":"sim-chat","input":"hi","background":true}`)
+	ask(200, "POST", one+"/cancel", all+"/"+behind+"/cancel", "")
+	ask(200, "GET", one, all+"/"+whole, "")
+	ask(200, "GET", one+"/input_items", all+"/"+whole+"/input_items", "")
+	ask(200, "DELETE", one, all+"/"+whole, "")
+	ask(404, "GET", one, all+"/"+whole, "")
+	ask(404, "GET", one+"/input_items", all+"/resp_invented/input_items", "")
 }
 
 // operator kills a task and puts it back to work.
