@@ -305,7 +305,9 @@ func (w *watch) next() (eventlog.Entry, bool) {
 func (w *watch) draw() (eventlog.Entry, bool) {
 	if len(w.backlog) > 0 {
 		e := w.backlog[0]
-		w.backlog = w.backlog[1:]
+		if w.backlog = w.backlog[1:]; len(w.backlog) == 0 {
+			w.backlog = nil // who waits holds nothing of what it has shown
+		}
 		return e, true
 	}
 	if w.more {
@@ -321,7 +323,9 @@ func (w *watch) draw() (eventlog.Entry, bool) {
 		w.stream.await(w)
 		return eventlog.Entry{}, false
 	}
-	w.inbox = w.inbox[1:]
+	if w.inbox = w.inbox[1:]; len(w.inbox) == 0 {
+		w.inbox = nil
+	}
 	return it.Entry, true
 }
 

@@ -13,6 +13,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -79,6 +81,7 @@ type API struct {
 	draining context.Context                      // done once streams must end
 	drain    context.CancelFunc
 	seats    *seats.Seats
+	bufs     sync.Pool // of frames that are written
 }
 
 // New returns the routes over a projection and a follower.
@@ -274,9 +277,9 @@ type running struct {
 	c       echo.Context
 	p       *plan
 	ctx     context.Context
-	cancel  context.CancelCauseFunc
 	stay    func() // ends the terms of the connection
 	events  *follow.Stream
+	parting atomic.Pointer[error] // why the client is to come back; nil: it may stay
 	w       writer
 	beat    *time.Ticker
 	checked time.Time // when the caller's key was
@@ -284,29 +287,33 @@ type running struct {
 
 // begin opens a stream; nil if there is none to be.
 func (a *API) begin(c echo.Context, p *plan) (*running, error) {
-	r := &running{a: a, c: c, p: p, checked: time.Now()}
-	r.ctx, r.cancel = context.WithCancelCause(c.Request().Context())
-	r.stay = parting.Terms{Lifetime: a.p.Lifetime, Draining: a.draining, Spread: a.p.DrainSpread}.Schedule(r.cancel)
+	r := &running{a: a, c: c, p: p, ctx: c.Request().Context(), checked: time.Now()}
 	var err error
 	if r.events, err = a.follower.FollowMany(r.ctx, p.watches); err != nil {
-		r.stay()
-		r.cancel(nil)
 		return nil, err
 	}
+	p.watches = nil // from here on they are the stream's
+	r.stay = parting.Terms{Lifetime: a.p.Lifetime, Draining: a.draining, Spread: a.p.DrainSpread}.Schedule(r.part)
 	r.beat = time.NewTicker(a.p.Heartbeat)
 	if httpserver.BeginStream(c) != nil { // the client went away
 		r.close()
 		return nil, nil
 	}
-	r.w.to = httpserver.NewStreamWriter(c, a.p.WriteTimeout)
+	r.w = writer{to: httpserver.NewStreamWriter(c, a.p.WriteTimeout), bufs: &a.bufs}
 	return r, nil
+}
+
+// part has the stream end, for the client to come back. A context of its own
+// would say so too, and cost each stream 400 bytes.
+func (r *running) part(cause error) {
+	r.parting.CompareAndSwap(nil, &cause)
+	r.events.Nudge()
 }
 
 func (r *running) close() {
 	r.beat.Stop()
 	r.events.Close()
 	r.stay()
-	r.cancel(nil)
 }
 
 // pump moves events to the client until the stream ends.
@@ -345,19 +352,25 @@ func (r *running) send(it follow.Item, err error) (end string, _ error) {
 	case err == nil:
 		return r.event(it)
 	case errors.Is(err, follow.ErrIdle):
-		if err := r.w.ping(); err != nil {
-			return endCut, err
-		}
-		return "", nil
+		return r.idle()
 	case errors.Is(err, io.EOF):
 		return endWhole, nil
-	case parting.Asked(err):
-		return endReconnect, r.w.goodbye(parting.Reason(err))
 	case errors.Is(err, follow.ErrSlow):
 		return endCut, err // it would not read a goodbye
 	default:
 		return endGone, err
 	}
+}
+
+// idle says goodbye where it is time, or that the server is still there.
+func (r *running) idle() (end string, err error) {
+	if cause := r.parting.Load(); cause != nil {
+		return endReconnect, r.w.goodbye(parting.Reason(*cause))
+	}
+	if err := r.w.ping(); err != nil {
+		return endCut, err
+	}
+	return "", nil
 }
 
 func (r *running) event(it follow.Item) (end string, _ error) {
@@ -397,34 +410,37 @@ func (p *plan) idOf(it follow.Item, now time.Time) string {
 	return p.cursor.String()
 }
 
-// writer writes frames, each in one write with its own deadline.
+// writer writes frames, each in one write with its own deadline. It holds no
+// buffer between two: most streams wait most of the time.
 type writer struct {
-	to  httpserver.StreamWriter
-	buf []byte
+	to   httpserver.StreamWriter
+	bufs *sync.Pool // of *[]byte
 }
 
 func (w *writer) event(e eventlog.Entry, id string) error {
-	w.buf = appendFrame(w.buf[:0], e, id)
-	return w.send()
+	return w.send(func(b []byte) []byte { return appendFrame(b, e, id) })
 }
 
 func (w *writer) ping() error {
-	w.buf = append(w.buf[:0], pingFrame...)
-	return w.send()
+	return w.send(func(b []byte) []byte { return append(b, pingFrame...) })
 }
 
 func (w *writer) goodbye(reason string) error {
-	w.buf = appendReconnect(w.buf[:0], parting.Wait(), reason)
-	return w.send()
+	return w.send(func(b []byte) []byte { return appendReconnect(b, parting.Wait(), reason) })
 }
 
 // keepBuffer is the largest buffer kept between frames.
 const keepBuffer = 64 << 10
 
-func (w *writer) send() error {
-	err := w.to.Send(w.buf)
-	if cap(w.buf) > keepBuffer {
-		w.buf = nil
+func (w *writer) send(frame func([]byte) []byte) error {
+	buf, _ := w.bufs.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	*buf = frame((*buf)[:0])
+	err := w.to.Send(*buf)
+	if cap(*buf) <= keepBuffer {
+		w.bufs.Put(buf)
 	}
 	return err
 }

@@ -60,7 +60,7 @@ type venue interface {
 // side measures one server.
 func (c Crowd) side(ctx context.Context, v venue, protocol string) (out CrowdSide, err error) {
 	pid, urls := v.where(c.Streams)
-	before, err := system.Resident(pid)
+	before, err := c.empty(ctx, v, protocol)
 	if err != nil {
 		return out, err
 	}
@@ -90,6 +90,20 @@ func (c Crowd) side(ctx context.Context, v venue, protocol string) (out CrowdSid
 	}
 	out.CPU = used[0]
 	return out, nil
+}
+
+// empty is the memory of a process that has held some streams, and does not any
+// more: what it keeps for itself then, such as its connections to Redis, is no
+// stream's.
+func (c Crowd) empty(ctx context.Context, v venue, protocol string) (int64, error) {
+	pid, urls := v.where(min(2*doors, c.Streams))
+	a := newAudience(protocol)
+	err := a.open(ctx, urls)
+	a.close()
+	if err != nil {
+		return 0, err
+	}
+	return c.settled(ctx, v, pid)
 }
 
 // collections bring memory to where a process that does nothing comes by itself
