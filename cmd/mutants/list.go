@@ -63,12 +63,12 @@ func remembering() []mutant {
 		},
 		{
 			name: "waits-for-no-answer", rule: "a turn of the lane is remembered although its end is not projected yet",
-			file: "worker/recall/wait.go", old: "return t.Lane == now.lane && !r.handedOn(now)", new: "return t.Lane == now.lane && r.handedOn(now)",
+			file: "worker/recall/wait.go", old: "return t.Lane == now.lane && !r.handedOn(ctx, t.TaskID, s, now)", new: "return t.Lane == now.lane && r.handedOn(ctx, t.TaskID, s, now)",
 			tests: []string{"./worker/recall"},
 		},
 		{
 			name: "forgets-while-rebuilding", rule: "what a lost Redis does not say yet is not taken for unended",
-			file: "worker/recall/wait.go", old: "case !s.At.CaughtUp():\n\t\treturn true", new: "case !s.At.CaughtUp():\n\t\treturn t.Lane == now.lane && !r.handedOn(now)",
+			file: "worker/recall/wait.go", old: "case !s.At.CaughtUp():\n\t\treturn true", new: "case !s.At.CaughtUp():\n\t\treturn t.Lane == now.lane && !r.handedOn(ctx, t.TaskID, s, now)",
 			tests: []string{"./worker/recall"},
 		},
 		{
@@ -80,6 +80,11 @@ func remembering() []mutant {
 			name: "runs-without-memory", rule: "a task never runs without its memory",
 			file: "worker/attempt/collect.go", old: "if t.Task.Payload.Ref == nil && !t.Task.Memory {", new: "if t.Task.Payload.Ref == nil {",
 			tests: []string{"./worker/attempt"},
+		},
+		{
+			name: "lag-is-taken-for-the-end", rule: "a turn is left out as handed on only if the whole log says so",
+			file: "worker/recall/wait.go", old: "return s.At.Next >= end", new: "return s.At.Next >= min(end, s.At.Next)",
+			tests: []string{"./worker/recall"},
 		},
 		{
 			name: "kept-settings-come-back", rule: "settings that are written again undo nothing newer",

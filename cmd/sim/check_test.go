@@ -51,6 +51,7 @@ func (w *world) verdict(callers []*caller) {
 	}
 	log.checkCommits()
 	log.checkLetters()
+	log.checkSessions(callers)
 }
 
 // winnersOf is the visible terminal of each generation.
@@ -110,7 +111,10 @@ func (c *caller) checkAnswer(winners []terminal.Terminal) {
 		return
 	}
 	want, got := simulated.Text(c.o.prompt, tokens), end.Output.Text
-	if c.o.embed {
+	switch {
+	case c.o.session != "": // see checkSessions
+		want = got
+	case c.o.embed:
 		want, got = text([]any{simulated.Vector(c.o.prompt)}), compact(end.Output.Embeddings)
 	}
 	if want != got {

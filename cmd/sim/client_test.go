@@ -36,7 +36,7 @@ func (w *world) newCaller(i int, o order) *caller {
 func (c *caller) body() api.SubmitRequest {
 	b := api.SubmitRequest{
 		Model: chatModel, Payload: task.Payload{Text: c.o.prompt}, Stream: c.o.stream, Class: c.o.class,
-		Timeout: c.o.timeout, OrderingKey: c.o.ordering,
+		Timeout: c.o.timeout, OrderingKey: c.o.ordering, SessionID: c.o.session, Memory: c.o.session != "",
 	}
 	if c.o.embed {
 		raw, err := json.Marshal(c.o.prompt)

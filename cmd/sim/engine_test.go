@@ -2,6 +2,8 @@ package sim_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -101,5 +103,12 @@ func prompt(t *task.Task) string {
 	if len(t.Payload.Inputs) > 0 {
 		return strings.Trim(string(t.Payload.Inputs[0]), `"`)
 	}
-	return t.Payload.Text
+	if t.Payload.Messages == nil {
+		return t.Payload.Text
+	}
+	var said []said
+	if err := json.Unmarshal(t.Payload.Messages, &said); err != nil || len(said) == 0 {
+		panic(fmt.Sprintf("%s: %v", t.Payload.Messages, err))
+	}
+	return said[len(said)-1].Content
 }

@@ -36,6 +36,7 @@ type order struct {
 	watch    bool          // over an event stream, from the beginning on
 	polls    []time.Duration
 	ordering string
+	session  string // whose memory it has; empty: none
 }
 
 // strike is one fault of the plan.
@@ -111,6 +112,8 @@ func newOrder(r *rand.Rand, i int) order {
 		o.cancel = between(r, 0, 5*time.Second)
 	case n < 22:
 		o.ordering = fmt.Sprintf("session-%d", r.IntN(3))
+	case n < 34 && !o.embed:
+		o.session, o.class = fmt.Sprintf("talk-%d", r.IntN(3)), task.Standard
 	}
 	for range 3 {
 		o.polls = append(o.polls, between(r, 0, 40*time.Second))

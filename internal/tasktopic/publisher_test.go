@@ -26,6 +26,7 @@ import (
 
 type bundle struct {
 	cluster *kfake.Cluster
+	cl      *kgo.Client
 	pub     *tasktopic.Publisher
 	task    *task.Task
 }
@@ -56,7 +57,7 @@ func setup(t *testing.T, bufferedBytes int) bundle {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	return bundle{cluster, tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: 12, Wait: 2 * time.Second}), &task.Task{
+	return bundle{cluster, cl, tasktopic.NewPublisher(cl, tasktopic.Params{ResultsPartitions: 12, Wait: 2 * time.Second}), &task.Task{
 		SchemaVersion: task.SchemaVersion, ID: minter.New("dev", now), Kind: task.Completion, Source: task.SourceAPI,
 		Tenant: "dev", Model: "sim-chat", Class: task.Standard, Payload: task.Payload{Text: "hello"},
 		Timestamp: now, Deadline: now.Add(time.Hour),
@@ -132,6 +133,23 @@ func TestTerminalGoesToItsPartition(t *testing.T) {
 	}
 	if _, err := wire.DecodeTerminal(tasktopic.FromKgo(b.read(t, ack))); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestResultsEndBehindWhatWasAcknowledged(t *testing.T) {
+	b := setup(t, 1<<20)
+	end := &terminal.Terminal{SchemaVersion: task.SchemaVersion, TaskID: b.task.ID, Status: task.Succeeded, Tenant: "dev", EndedAt: b.task.Timestamp}
+	for n := range int64(3) {
+		if got, err := b.pub.ResultsEnd(t.Context(), b.task.ID); err != nil || got != n {
+			t.Errorf("%d, %v; want %d", got, err, n)
+		}
+		if _, err := b.pub.Terminal(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	elsewhere := tasktopic.NewPublisher(b.cl, tasktopic.Params{ResultsPartitions: 1000})
+	if got, err := elsewhere.ResultsEnd(t.Context(), b.task.ID); err == nil {
+		t.Errorf("a partition that is not there ends at %d", got)
 	}
 }
 

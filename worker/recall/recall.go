@@ -37,6 +37,8 @@ type Results interface {
 // Publisher writes records of conversations: *tasktopic.Publisher.
 type Publisher interface {
 	Conversation(ctx context.Context, r *conversation.Record) (tasktopic.Ack, error)
+	// ResultsEnd returns where the log of a task's results ends now.
+	ResultsEnd(ctx context.Context, id task.ID) (int64, error)
 	BrokerNow() time.Time
 }
 
@@ -58,7 +60,7 @@ type Params struct {
 
 	MaxTokens int           // budget of a session that sets none; default 4096
 	Wait      time.Duration // the longest one call waits for what it lacks; default 2 s
-	Handed    time.Duration // see handedOn; default 1 min
+	Handed    time.Duration // see handedOn; default 10 s
 }
 
 func (p Params) withDefaults() Params {
@@ -69,7 +71,7 @@ func (p Params) withDefaults() Params {
 		p.Wait = 2 * time.Second
 	}
 	if p.Handed == 0 {
-		p.Handed = time.Minute
+		p.Handed = 10 * time.Second
 	}
 	return p
 }
@@ -124,7 +126,7 @@ func (r *Recaller) before(ctx context.Context, t *task.Task, lane string) (conve
 	if err != nil {
 		return conversation.Settings{}, nil, err
 	}
-	earlier, err := r.ended(ctx, s.Turns[:at], moment{lane, s.Turns[at].At})
+	earlier, err := r.ended(ctx, s.Turns[:at], moment{lane, s.Turns[at].At, map[task.ID]int64{}})
 	if s.Settings == nil {
 		return conversation.Settings{}, earlier, err
 	}

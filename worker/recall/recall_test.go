@@ -183,9 +183,16 @@ func TestATurnThatWasHandedOnBehindUsIsNotAwaitedForEver(t *testing.T) {
 		recalled(t, r, first)
 		waits(t, r, second)
 		time.Sleep(time.Minute)
-		w.set(func() { w.behind = true })
-		waits(t, r, second) // it may have ended, for all that Redis knows
-		w.set(func() { w.behind = false })
+		for name, change := range map[string]func(on bool){ // it may have ended, for all that is known
+			"Redis is rebuilt":          func(on bool) { w.behind = on },
+			"Redis lags":                func(on bool) { w.written = map[bool]int64{true: 1}[on] },
+			"nobody says what there is": func(on bool) { w.kafka = map[bool]error{true: errDown}[on] },
+		} {
+			t.Log(name)
+			w.set(func() { change(true) })
+			waits(t, r, second)
+			w.set(func() { change(false) })
+		}
 		if diff := cmp.Diff([]string{"user: two"}, recalled(t, r, second)); diff != "" {
 			t.Error(diff)
 		}

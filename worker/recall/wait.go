@@ -127,7 +127,8 @@ func (r *Recaller) keep(ctx context.Context, t *task.Task, s *convstore.Session,
 // moment is where a task stands in its session.
 type moment struct {
 	lane string
-	at   time.Time // when its turn was written
+	at   time.Time         // when its turn was written
+	ends map[task.ID]int64 // where results ended, once that was asked
 }
 
 // ended returns the turns that have succeeded, once it is known of each how it
@@ -147,7 +148,7 @@ func (r *Recaller) ended(ctx context.Context, turns []convstore.Turn, now moment
 		}
 		succeeded = succeeded[:0]
 		for i, s := range states {
-			if r.awaited(turns[i], s, now) {
+			if r.awaited(ctx, turns[i], s, now) {
 				return false, nil
 			}
 			if s.Status == task.Succeeded {
@@ -162,7 +163,7 @@ func (r *Recaller) ended(ctx context.Context, turns []convstore.Turn, now moment
 // awaited reports whether the end of an earlier turn must be there and is not
 // seen yet. Those of the task's own lane have ended, or it would not run; of
 // others that is known only once the projection has caught up.
-func (r *Recaller) awaited(t convstore.Turn, s taskstore.Placed, now moment) bool {
+func (r *Recaller) awaited(ctx context.Context, t convstore.Turn, s taskstore.Placed, now moment) bool {
 	switch {
 	case !s.Open(), s.Generation > 0: // a redrive comes when it comes
 		return false
@@ -171,13 +172,27 @@ func (r *Recaller) awaited(t convstore.Turn, s taskstore.Placed, now moment) boo
 	case !s.At.CaughtUp():
 		return true
 	default:
-		return t.Lane == now.lane && !r.handedOn(now)
+		return t.Lane == now.lane && !r.handedOn(ctx, t.TaskID, s, now)
 	}
 }
 
 // handedOn reports whether an earlier turn of the lane that is still open has to
-// be behind the task by now: it was published again. What had ended when the
-// task's turn was written is seen long before that.
-func (r *Recaller) handedOn(now moment) bool {
-	return r.p.Publisher.BrokerNow().Sub(now.at) > r.p.Handed
+// be behind the task by now: it was published again. If it had ended, it had
+// before the task's turn was written; so its end is in the log by now, and a
+// projection that holds all of that log and does not show it says that there is
+// none. A while passes before anybody asks the brokers: most ends are just late.
+func (r *Recaller) handedOn(ctx context.Context, id task.ID, s taskstore.Placed, now moment) bool {
+	if r.p.Publisher.BrokerNow().Sub(now.at) <= r.p.Handed {
+		return false
+	}
+	end, asked := now.ends[id]
+	if !asked {
+		var err error
+		if end, err = r.p.Publisher.ResultsEnd(ctx, id); err != nil {
+			r.p.Log.Debug("end of results is not known", "err", err)
+			return false
+		}
+		now.ends[id] = end
+	}
+	return s.At.Next >= end
 }
