@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/cmd/system"
+	"github.com/penstock/penstock/internal/lifecycle"
 )
 
 // reader is a client of one response, that comes back to any producer.
@@ -26,6 +27,7 @@ type reader struct {
 	events map[int64]string
 	text   string // since output was last said to be void
 	status string // once it has ended
+	end    string // the text that the end has
 	voided int
 }
 
@@ -42,6 +44,10 @@ func (r *reader) read(ctx context.Context, method, url, body string, each func()
 		return "", err
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusServiceUnavailable && method == http.MethodGet {
+		lifecycle.Pause(ctx, 100*time.Millisecond) // as it asks, if not as long
+		return "", nil
+	}
 	if res.StatusCode != http.StatusOK {
 		raw, err := io.ReadAll(res.Body)
 		return "", errors.Join(fmt.Errorf("%s: status %d: %s", url, res.StatusCode, raw), err)
@@ -66,8 +72,11 @@ func (r *reader) hear(data string) (code string, err error) {
 		Type     string `json:"type"`
 		Number   int64  `json:"sequence_number"`
 		Delta    string `json:"delta"`
-		Response struct{ ID, Status string }
-		Error    struct{ Code string }
+		Response struct {
+			ID, Status string
+			Output     []struct{ Content []struct{ Text string } }
+		}
+		Error struct{ Code string }
 	}
 	if err := json.Unmarshal([]byte(data), &e); err != nil {
 		return "", err
@@ -91,6 +100,9 @@ func (r *reader) hear(data string) (code string, err error) {
 		r.text += e.Delta
 	case "response.completed", "response.failed", "response.incomplete", "response.cancelled":
 		r.status = e.Response.Status
+		for _, item := range e.Response.Output {
+			r.end += item.Content[0].Text
+		}
 	}
 	return "", nil
 }
@@ -195,5 +207,55 @@ func TestAResponseInTheBackgroundSurvivesItsWorkerAndItsProducer(t *testing.T) {
 	t.Logf("the output of %d of %d responses was void once", voided, calls)
 	if voided == 0 || voided == calls {
 		t.Log("the kill met all responses or none: half of the test says nothing")
+	}
+}
+
+// TestAResponseEndsWholeThoughRedisWasEmptied empties Redis in the midst of
+// responses, once with their worker alive and once with it killed. Their clients
+// come back with numbers that may mean nothing any more, and are told the end.
+func TestAResponseEndsWholeThoughRedisWasEmptied(t *testing.T) {
+	const tokens = 150 // three seconds of tokens
+	for name, kill := range map[string]bool{"the worker lives": false, "the worker dies with it": true} {
+		t.Run(name, func(t *testing.T) {
+			p := params(t)
+			p.Workers = 2
+			s := start(t, p)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			readers := make([]*reader, 8)
+			for i := range readers {
+				r := &reader{after: -1, events: map[int64]string{}}
+				readers[i] = r
+				leaving, leave := context.WithCancel(ctx)
+				body := fmt.Sprintf(`{"model":"sim-chat","input":"emptied %d","max_output_tokens":%d,"background":true,"stream":true}`, i, tokens)
+				code, err := r.read(leaving, http.MethodPost, s.Producers[0].URL+"/v1/responses", body, func() {
+					if len(r.events) >= 8 {
+						leave()
+					}
+				})
+				leave()
+				if code != "" || err != nil || r.text == "" {
+					t.Fatalf("%q, %v, read %q", code, err, r.text)
+				}
+			}
+			if kill {
+				if err := s.Workers[0].Kill9(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			flush(t)
+			for i, r := range readers {
+				if err := r.finish(ctx, s.Producers); err != nil {
+					t.Fatalf("response %d: %v", i, err)
+				}
+				want := outputOf(t, s.Producers[0].URL+"/v1/responses/"+r.id)
+				if n := len(strings.Fields(want)); r.status != "completed" || n != tokens || r.end != want {
+					t.Errorf("response %d: %s, ends with\n%q, it has %d words\n%q", i, r.status, r.end, n, want)
+				}
+				if !strings.HasPrefix(want, r.text) {
+					t.Errorf("response %d: its pieces make\n%q, no beginning of\n%q", i, r.text, want)
+				}
+			}
+		})
 	}
 }
