@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/task"
@@ -21,5 +22,12 @@ func (c *Client) WebhookSecret(ctx context.Context) (string, error) {
 // next will be made.
 func (c *Client) Webhook(ctx context.Context, id task.ID) (webhook.Log, error) {
 	out, _, err := call[webhook.Log](ctx, c, Call{Method: http.MethodGet, Path: taskPath(id) + "/webhook", Read: true})
+	return out, err
+}
+
+// BatchWebhook is Webhook of a batch of the OpenAI API. Until the batch has
+// ended it has no deliveries.
+func (c *Client) BatchWebhook(ctx context.Context, id string) (webhook.Log, error) {
+	out, _, err := call[webhook.Log](ctx, c, Call{Method: http.MethodGet, Path: "/v1/batches/" + url.PathEscape(id) + "/webhook"})
 	return out, err
 }

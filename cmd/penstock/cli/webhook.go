@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,17 +88,22 @@ func (e *env) verifier(ctx context.Context) (*callback.Verifier, error) {
 	return v, nil
 }
 
-// webhookLog shows what became of one task's webhook.
+// webhookLog shows what became of the webhook of one task or batch.
 func (e *env) webhookLog() *cobra.Command {
 	return &cobra.Command{
-		Use: "log TASK_ID", Short: "Show each attempt to deliver the webhook of a task", Args: cobra.ExactArgs(1),
+		Use: "log TASK_ID|BATCH_ID", Short: "Show each attempt to deliver the webhook of a task or batch", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, words []string) error {
 			cl, err := e.client()
 			if err != nil {
 				return err
 			}
 			defer cl.Close()
-			log, err := cl.Webhook(c.Context(), task.ID(words[0]))
+			var log webhook.Log
+			if strings.HasPrefix(words[0], "batch_") {
+				log, err = cl.BatchWebhook(c.Context(), words[0])
+			} else {
+				log, err = cl.Webhook(c.Context(), task.ID(words[0]))
+			}
 			if err != nil {
 				return err
 			}
