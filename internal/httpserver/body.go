@@ -49,7 +49,7 @@ func ReadBody(c echo.Context, limit int64) ([]byte, error) {
 
 // BodyLimit is the server's body_limit.
 func BodyLimit(c echo.Context) int64 {
-	limit, _ := c.Get(bodyLimitKey).(int64)
+	limit := aboutOf(c).bodyLimit
 	return limit
 }
 

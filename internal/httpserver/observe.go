@@ -21,8 +21,8 @@ const unmatched = "unmatched"
 // AddLogAttrs adds attributes to the access log line of this request, such as
 // task_id or backend. Never payloads, never secrets.
 func AddLogAttrs(c echo.Context, attrs ...slog.Attr) {
-	have, _ := c.Get(accessAttrKey).([]slog.Attr)
-	c.Set(accessAttrKey, append(have, attrs...))
+	known := aboutOf(c)
+	known.attrs = append(known.attrs, attrs...)
 }
 
 // observe writes one access log line per request and counts it. The line has
@@ -74,8 +74,7 @@ func logAccess(c echo.Context, log *slog.Logger, method, route string, took time
 	if !whole {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	more, _ := c.Get(accessAttrKey).([]slog.Attr)
-	log.LogAttrs(ctx, level, "request", append(attrs, more...)...)
+	log.LogAttrs(ctx, level, "request", append(attrs, aboutOf(c).attrs...)...)
 }
 
 func routePaths(e *echo.Echo) map[string]bool {
