@@ -31,6 +31,7 @@ import (
 const (
 	lane  = "penstock.tasks.default.standard"
 	other = "penstock.tasks.default.bulk"
+	third = "penstock.tasks.default.interactive"
 	lag   = 20 * time.Millisecond // from a log to its projection
 )
 
