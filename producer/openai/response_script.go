@@ -181,7 +181,7 @@ func (s *ResponseScript) take() [][]byte {
 func (s *ResponseScript) Interrupted() []byte {
 	f := Interrupted(s.response.Task)
 	f.Message = "the answer was interrupted after a part of it was sent, and begins anew: ask for it with starting_after"
-	return errorFrame(f, s.errorAt)
+	return errorFrame(f, max(s.errorAt, s.p.After+1))
 }
 
 // Failure is the last frame of a stream that cannot go on and cannot be resumed.
