@@ -1,10 +1,6 @@
 package cli
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
-
 	"github.com/spf13/cobra"
 
 	"github.com/penstock/penstock/cmd/penstock/demo"
@@ -37,18 +33,4 @@ tokens/s and percentiles. scripts/demo-llm.sh starts all that it needs.`,
 	f.IntVar(&d.Slots, "slots", 4, "answers that the engine makes at once")
 	f.IntVar(&d.Tokens, "max-tokens", 48, "length of an answer at most")
 	return c
-}
-
-// workplace returns the directory of this binary, where the services' binaries
-// lie beside it, and one for the logs of what is started.
-func workplace(verb string) (bin, dir string, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", "", fmt.Errorf("find own binary: %w", err)
-	}
-	dir, err = os.MkdirTemp("", "penstock-"+verb+"-")
-	if err != nil {
-		return "", "", fmt.Errorf("make a directory for logs: %w", err)
-	}
-	return filepath.Dir(self), dir, nil
 }
