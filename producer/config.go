@@ -19,6 +19,7 @@ import (
 	"github.com/penstock/penstock/internal/tasktopic"
 	"github.com/penstock/penstock/internal/telemetry"
 	"github.com/penstock/penstock/producer/bulk"
+	"github.com/penstock/penstock/producer/httpapi"
 	"github.com/penstock/penstock/producer/moderation"
 )
 
@@ -53,11 +54,12 @@ type Config struct {
 
 	BufferBytes config.Bytes `koanf:"buffer_bytes" usage:"records that may wait for Kafka; more are refused with 503"`
 
-	TasksPerSecond float64      `koanf:"tasks_per_second" usage:"rate of tasks per tenant and process; 0: no limit"`
-	TasksBurst     int          `koanf:"tasks_burst" usage:"tasks a tenant may submit at once"`
-	InFlightBytes  config.Bytes `koanf:"in_flight_bytes" usage:"bytes of request bodies in flight per tenant; 0: no limit"`
-	KeyQueueLimit  int          `koanf:"key_queue_limit" usage:"tasks of a tenant that may wait behind one ordering key; 0: no limit"`
-	BacklogCheck   bool         `koanf:"backlog_check" usage:"refuse tasks while the oldest unfinished one is past 80 % of max_task_age"`
+	TasksPerSecond float64       `koanf:"tasks_per_second" usage:"rate of tasks per tenant and process; 0: no limit"`
+	TasksBurst     int           `koanf:"tasks_burst" usage:"tasks a tenant may submit at once"`
+	InFlightBytes  config.Bytes  `koanf:"in_flight_bytes" usage:"bytes of request bodies in flight per tenant; 0: no limit"`
+	HangUpGrace    time.Duration `koanf:"hang_up_grace" usage:"how long the task of an OpenAI client that went away is kept for its retry, and then cancelled"`
+	KeyQueueLimit  int           `koanf:"key_queue_limit" usage:"tasks of a tenant that may wait behind one ordering key; 0: no limit"`
+	BacklogCheck   bool          `koanf:"backlog_check" usage:"refuse tasks while the oldest unfinished one is past 80 % of max_task_age"`
 
 	WebhookAllowPrivate bool `koanf:"webhook_allow_private" usage:"take webhooks over http, at any port and at private addresses; the same in producer and resultsvc"`
 
@@ -73,6 +75,9 @@ type Config struct {
 
 // maxKeyQueue bounds what is looked at, in one question, when a queue is full.
 const maxKeyQueue = 10_000
+
+// maxHangUpGrace bounds how long a task runs for nobody.
+const maxHangUpGrace = time.Minute
 
 // DefaultConfig is a service on loopback beside a local Kafka and Redis.
 func DefaultConfig() Config {
@@ -90,6 +95,7 @@ func DefaultConfig() Config {
 		TasksBurst:    1000,
 		InFlightBytes: 256 << 20,
 		KeyQueueLimit: 1000,
+		HangUpGrace:   httpapi.GraceDefault,
 		BacklogCheck:  true,
 
 		SocketLifetime:   time.Hour,
@@ -131,6 +137,7 @@ func (c *Config) Validate() error {
 	fault(c.TasksPerSecond < 0 || c.InFlightBytes < 0, "tasks_per_second, in_flight_bytes: must not be negative")
 	fault(c.TasksPerSecond > 0 && c.TasksBurst < 1, "tasks_burst: must be at least 1 where tasks_per_second is set")
 	fault(c.KeyQueueLimit < 0 || c.KeyQueueLimit > maxKeyQueue, "key_queue_limit: must be between 0 and %d", maxKeyQueue)
+	fault(c.HangUpGrace <= 0 || c.HangUpGrace > maxHangUpGrace, "hang_up_grace: must be above 0 and at most %s", maxHangUpGrace)
 	fault(c.SocketLifetime <= 0 || c.SocketDrain <= 0, "socket_lifetime, socket_drain: must be above 0")
 	fault(c.SocketDrain > c.DrainGrace, "socket_drain: must not be above drain_grace (%s)", c.DrainGrace)
 	fault(c.MaxSockets < 1 || c.MaxTenantSockets < 1, "max_sockets, max_tenant_sockets: must be at least 1")

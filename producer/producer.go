@@ -317,6 +317,7 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 		WatchFunc: watcher(d.Follower), Repeats: p.repeats, Seats: seats.New(seats.Params{All: maxStreams, PerTenant: maxTenantStreams}),
 		Registry: d.Registry, Log: d.Log,
 		Responses: openResponses(cfg, d, p, desk), NewestFunc: d.Follower.Newest,
+		Grace: cfg.HangUpGrace,
 		Faces: []httpapi.Face{s.sockets}, IDs: p.minter, Tickets: p.tickets,
 	})
 	if err != nil {

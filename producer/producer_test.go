@@ -391,9 +391,9 @@ func TestConfigFaultsComeAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.MaxTaskAge, c.BufferBytes, c.Partitions, c.ResultTTL, c.TasksPerSecond, c.Listen = 40*time.Hour, 1, 0, 0, -1, "x"
-	c.KeyQueueLimit = 10_001
+	c.KeyQueueLimit, c.HangUpGrace = 10_001, time.Hour
 	err := c.Validate()
-	for _, want := range []string{"max_task_age", "buffer_bytes", "partitions", "result_ttl", "tasks_per_second", "key_queue_limit", "listen"} {
+	for _, want := range []string{"max_task_age", "buffer_bytes", "partitions", "result_ttl", "tasks_per_second", "key_queue_limit", "hang_up_grace", "listen"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

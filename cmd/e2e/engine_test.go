@@ -119,10 +119,6 @@ func longCount() api.SubmitRequest {
 // slotLimit is how long a stopped task may hold its slot.
 const slotLimit = 2 * time.Second
 
-// hangUpGrace is how long a task is kept for the retry of a call whose client is
-// gone.
-const hangUpGrace = 2 * time.Second
-
 func TestStoppingATaskFreesARealEngine(t *testing.T) {
 	s, e := engineSystem(t, 4)
 	other := s.Producers[1] // the tasks are accepted by the first
@@ -197,8 +193,8 @@ func TestStoppingATaskFreesARealEngine(t *testing.T) {
 			if err := <-failed; err == nil {
 				t.Fatal("the answer came before the client hung up")
 			}
-			e.falls(hangUpGrace+slotLimit, "hang-up")
-			report(t, "the client hung up, the grace for its retry included", time.Since(began), hangUpGrace+slotLimit)
+			e.falls(slotLimit, "hang-up")
+			report(t, "the client hung up, the grace for its retry included", time.Since(began), slotLimit)
 		})
 	}
 	t.Run("a full engine, all of it", func(t *testing.T) {

@@ -120,7 +120,7 @@ type Deps struct {
 
 	DrainSpread time.Duration // over which streams that can be resumed end in a drain; default 5 s
 
-	Grace     time.Duration // for a retry, until the task of a client that went away is cancelled; default 2 s
+	Grace     time.Duration // for a retry, until the task of a client that went away is cancelled; default GraceDefault
 	Heartbeat time.Duration // longest silence of a stream; default 15 s
 }
 
@@ -148,7 +148,7 @@ func New(d Deps) (*API, error) {
 		return nil, fmt.Errorf("compile request schemas: %w", err)
 	}
 	if d.Grace == 0 {
-		d.Grace = graceDefault
+		d.Grace = GraceDefault
 	}
 	if d.Heartbeat == 0 {
 		d.Heartbeat = heartbeatDefault

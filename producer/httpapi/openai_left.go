@@ -5,9 +5,11 @@ import (
 	"time"
 )
 
-// graceDefault is how long a task is kept for a retry of a call whose client
-// went away: SDKs come back after half a second, then after one.
-const graceDefault = 2 * time.Second
+// GraceDefault is how long a task is kept for a retry of a call whose client
+// went away. SDKs come back within half a second, and the second time within
+// one; what is beyond that is for the way here. A task that nobody comes for
+// holds its slot on the engine so long.
+const GraceDefault = 1500 * time.Millisecond
 
 // settled ends a call whose client has got all there will be.
 func (a *API) settled(ctx context.Context, k *call, outcome string) {
