@@ -3,13 +3,10 @@
 // Usage: batches.mjs BASE_URL FAULTS_URL, with the client in the working directory's node_modules
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
 
-const require = createRequire(process.cwd() + "/");
-const { default: OpenAI, toFile } = await import(pathToFileURL(require.resolve("openai")));
+import { client as connect, OpenAI, run, toFile } from "./rig.mjs";
 
-const client = new OpenAI({ baseURL: process.argv[2] + "/v1", apiKey: "any" });
+const client = connect();
 const LINES = 60;
 
 const line = (n) =>
@@ -24,25 +21,28 @@ async function ended(batch) {
   assert.fail(`still ${batch.status}`);
 }
 
-const content = Array.from({ length: LINES }, (_, n) => line(n)).join("\n");
-const input = await client.files.create({ file: await toFile(Buffer.from(content), "requests.jsonl"), purpose: "batch" });
-assert.equal(input.bytes, content.length);
-assert.equal(await (await client.files.content(input.id)).text(), content);
+await run({
+  async filesAndBatches() {
+    const content = Array.from({ length: LINES }, (_, n) => line(n)).join("\n");
+    const input = await client.files.create({ file: await toFile(Buffer.from(content), "requests.jsonl"), purpose: "batch" });
+    assert.equal(input.bytes, content.length);
+    assert.equal(await (await client.files.content(input.id)).text(), content);
 
-const batch = await ended(await client.batches.create({ input_file_id: input.id, endpoint: "/v1/completions", completion_window: "24h" }));
-assert.equal(batch.status, "completed");
-assert.deepEqual(batch.request_counts, { total: LINES, completed: LINES, failed: 0 });
+    const batch = await ended(await client.batches.create({ input_file_id: input.id, endpoint: "/v1/completions", completion_window: "24h" }));
+    assert.equal(batch.status, "completed");
+    assert.deepEqual(batch.request_counts, { total: LINES, completed: LINES, failed: 0 });
 
-const lines = (await (await client.files.content(batch.output_file_id)).text()).trim().split("\n").map((text) => JSON.parse(text));
-assert.deepEqual(lines.map((l) => l.custom_id).sort(), Array.from({ length: LINES }, (_, n) => `request-${n}`).sort());
-for (const l of lines) {
-  assert.equal(l.response.status_code, 200);
-  assert.equal(l.response.body.object, "text_completion");
-}
+    const lines = (await (await client.files.content(batch.output_file_id)).text()).trim().split("\n").map((text) => JSON.parse(text));
+    assert.deepEqual(lines.map((l) => l.custom_id).sort(), Array.from({ length: LINES }, (_, n) => `request-${n}`).sort());
+    for (const l of lines) {
+      assert.equal(l.response.status_code, 200);
+      assert.equal(l.response.body.object, "text_completion");
+    }
 
-const seen = [];
-for await (const file of client.files.list({ limit: 1 })) seen.push(file.id); // page by page
-assert.ok(seen.includes(input.id) && seen.includes(batch.output_file_id) && new Set(seen).size === seen.length);
-await client.files.delete(input.id);
-await assert.rejects(client.files.retrieve(input.id), OpenAI.NotFoundError);
-console.log("ok files and batches");
+    const seen = [];
+    for await (const file of client.files.list({ limit: 1 })) seen.push(file.id); // page by page
+    assert.ok(seen.includes(input.id) && seen.includes(batch.output_file_id) && new Set(seen).size === seen.length);
+    await client.files.delete(input.id);
+    await assert.rejects(client.files.retrieve(input.id), OpenAI.NotFoundError);
+  },
+});

@@ -1,26 +1,19 @@
 """Use files and batches through the official Python client, against a running Penstock.
 
 Usage: batches.py BASE_URL FAULTS_URL
-Each check is a function; the first that fails ends the run.
 """
 
 import io
 import json
 import sys
 import time
-import urllib.request
 
 import openai
+import rig
 
-BASE, FAULTS = sys.argv[1:3]
-client = openai.OpenAI(base_url=BASE + "/v1", api_key="any", timeout=60)
+engine = rig.Engine(sys.argv[2])
+client = rig.client(timeout=60)
 LINES = 120
-
-
-def fault(method, **switch):
-    body = json.dumps(switch).encode() if switch else None
-    request = urllib.request.Request(FAULTS, data=body, method=method, headers={"Content-Type": "application/json"})
-    urllib.request.urlopen(request).close()
 
 
 def line(number, url="/v1/chat/completions", **body):
@@ -110,13 +103,12 @@ def faults():
 
 
 def cancelled():
-    fault("POST", match="hold", action="hang")
-    held = [line(n, model="sim-chat", messages=[{"role": "user", "content": f"hold {n}"}]) for n in range(600)]
-    batch = run(upload(held))
-    batch = client.batches.cancel(batch.id)
-    assert batch.status in ("cancelling", "cancelled"), batch
-    batch = ended(batch)
-    fault("DELETE")
+    with engine.fault(match="hold", action="hang"):
+        held = [line(n, model="sim-chat", messages=[{"role": "user", "content": f"hold {n}"}]) for n in range(600)]
+        batch = run(upload(held))
+        batch = client.batches.cancel(batch.id)
+        assert batch.status in ("cancelling", "cancelled"), batch
+        batch = ended(batch)
     assert batch.status == "cancelled" and batch.cancelled_at and batch.output_file_id is None, batch
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (600, 0, 600), batch
     lines = results(batch.error_file_id)
@@ -128,6 +120,5 @@ def cancelled():
         pass
 
 
-for check in (files, whole, embeddings, responses, faults, cancelled):
-    check()
-    print("ok", check.__name__, flush=True)
+if __name__ == "__main__":
+    rig.run(files, whole, embeddings, responses, faults, cancelled)

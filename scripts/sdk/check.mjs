@@ -1,37 +1,18 @@
 // Use the official JavaScript client of the OpenAI API against a running Penstock.
 //
 // Usage: check.mjs BASE_URL FAULTS_URL, with the client in the working directory's node_modules
-// Each check is a function; all run, and the exit status says whether all passed.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
 
-const require = createRequire(process.cwd() + "/");
-const { default: OpenAI } = await import(pathToFileURL(require.resolve("openai")));
+import { ask, BASE, client, Engine, OpenAI, run } from "./rig.mjs";
 
-const [BASE, FAULTS] = process.argv.slice(2);
+const engine = new Engine(process.argv[3]);
 const CHAT = "sim-chat";
 const EMBED = "sim-embed";
 const TOOLS = [{ type: "function", function: { name: "weather", parameters: { type: "object", properties: { text: { type: "string" } } } } }];
 
-const client = (options = {}) => new OpenAI({ baseURL: BASE + "/v1", apiKey: "any", ...options });
-const ask = (text) => [{ role: "user", content: text }];
-
-async function faulty(switches, during) {
-  const set = await fetch(FAULTS, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(switches) });
-  assert.equal(set.status, 201);
-  try {
-    return await during();
-  } finally {
-    await fetch(FAULTS, { method: "DELETE" });
-  }
-}
-
-const executions = async () => (await fetch(FAULTS.replace("/sim/faults", "/sim/executions"))).json();
-
-const checks = {
+await run({
   async chat() {
     const { data, response } = await client().chat.completions.create({ model: CHAT, messages: ask("hello"), max_tokens: 5, n: 2 }).withResponse();
     assert.deepEqual(data.choices.map((c) => c.index), [0, 1]);
@@ -104,25 +85,25 @@ const checks = {
     const c = client({ maxRetries: 0 });
     await assert.rejects(c.chat.completions.create({ model: "nobody", messages: ask("x") }), (e) => e instanceof OpenAI.NotFoundError && e.code === "model_not_found" && e.param === "model");
     await assert.rejects(c.chat.completions.create({ model: CHAT, messages: [] }), (e) => e instanceof OpenAI.BadRequestError && e.param === "messages");
-    await faulty({ match: "refused", status: 422 }, () =>
+    await engine.fault({ match: "refused", status: 422 }, () =>
       assert.rejects(c.chat.completions.create({ model: CHAT, messages: ask("refused") }), (e) => e instanceof OpenAI.UnprocessableEntityError));
   },
 
   async late() {
-    await faulty({ match: "too slow", action: "slow", delay: "3s" }, async () => {
-      const before = (await executions()).total;
+    await engine.fault({ match: "too slow", action: "slow", delay: "3s" }, async () => {
+      const before = (await engine.executions()).total;
       await assert.rejects(client().chat.completions.create({ model: CHAT, messages: ask("too slow") }, { timeout: 1500 }), (e) => e.status === 504);
-      assert.equal((await executions()).total, before + 1);
+      assert.equal((await engine.executions()).total, before + 1);
     });
   },
 
   async retries() {
-    await faulty({ match: "lossy", action: "slow", delay: "2s" }, async () => {
-      const before = (await executions()).total;
+    await engine.fault({ match: "lossy", action: "slow", delay: "2s" }, async () => {
+      const before = (await engine.executions()).total;
       let calls = 0;
       const lossy = (url, init) => fetch(url, calls++ < 2 ? { ...init, signal: AbortSignal.timeout(300) } : init);
       const { response } = await client({ fetch: lossy, maxRetries: 3 }).chat.completions.create({ model: CHAT, messages: ask("lossy"), max_tokens: 2 }).withResponse();
-      const after = await executions();
+      const after = await engine.executions();
       assert.equal(calls, 3);
       assert.equal(after.total, before + 1);
       assert.equal(after.counts[response.headers.get("x-task-id")], 1);
@@ -130,7 +111,7 @@ const checks = {
   },
 
   async interrupted() {
-    await faulty({ match: "breaks", action: "cut", after: 2, count: 1 }, () =>
+    await engine.fault({ match: "breaks", action: "cut", after: 2, count: 1 }, () =>
       assert.rejects(async () => {
         for await (const _ of await client().chat.completions.create({ model: CHAT, messages: ask("breaks"), max_tokens: 6, stream: true })) { /* read on */ }
       }, (e) => e.code === "generation_interrupted"));
@@ -176,16 +157,4 @@ const checks = {
       receiver.close();
     }
   },
-};
-
-let failed = 0;
-for (const [name, check] of Object.entries(checks)) {
-  try {
-    await check();
-    console.log("ok  ", name);
-  } catch (e) {
-    failed++;
-    console.log("FAIL", name, e);
-  }
-}
-process.exit(failed ? 1 : 0);
+});

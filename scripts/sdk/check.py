@@ -1,7 +1,6 @@
 """Use the official Python client of the OpenAI API against a running Penstock.
 
 Usage: check.py BASE_URL FAULTS_URL
-Each check is a function; all run, and the exit status says whether all passed.
 """
 
 import asyncio
@@ -10,35 +9,17 @@ import json
 import queue
 import sys
 import threading
-import traceback
 import urllib.request
 import uuid
 
+import httpx
 import openai
 from openai.types.webhooks import BatchCompletedWebhookEvent, ResponseCompletedWebhookEvent
+from rig import BASE, Engine, Lossy, ask, client, expect, run
 
-BASE, FAULTS = sys.argv[1:3]
+engine = Engine(sys.argv[2])
 CHAT, EMBED = "sim-chat", "sim-embed"
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}}]
-
-
-def client(**options) -> openai.OpenAI:
-    return openai.OpenAI(base_url=BASE + "/v1", api_key="any", **options)
-
-
-def ask(text: str) -> list[dict]:
-    return [{"role": "user", "content": text}]
-
-
-def fault(method: str, **switch) -> None:
-    body = json.dumps(switch).encode() if switch else None
-    request = urllib.request.Request(FAULTS, data=body, method=method, headers={"Content-Type": "application/json"})
-    urllib.request.urlopen(request).close()
-
-
-def executions() -> dict:
-    with urllib.request.urlopen(FAULTS.replace("/sim/faults", "/sim/executions")) as answer:
-        return json.load(answer)
 
 
 def chat() -> None:
@@ -77,11 +58,8 @@ def stream_helper() -> None:
 
 def heartbeats() -> None:
     """A comment in one line is all that may come between events."""
-    fault("POST", match="sleepy", action="slow", delay="700ms")
-    try:
+    with engine.fault(match="sleepy", action="slow", delay="700ms"):
         chunks = list(client(timeout=1.0).chat.completions.create(model=CHAT, messages=ask("sleepy"), max_tokens=3, stream=True))
-    finally:
-        fault("DELETE")
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
@@ -147,15 +125,6 @@ def models() -> None:
     assert client().models.retrieve(CHAT).id == CHAT
 
 
-def expect(kind: type, f, code: str | None = None) -> openai.APIStatusError:
-    try:
-        f()
-    except kind as e:
-        assert code is None or e.code == code, (e.code, e)
-        return e
-    raise AssertionError(f"no {kind.__name__}")
-
-
 def errors() -> None:
     c = client(max_retries=0)
     e = expect(openai.NotFoundError, lambda: c.chat.completions.create(model="nobody", messages=ask("x")), "model_not_found")
@@ -163,52 +132,31 @@ def errors() -> None:
     e = expect(openai.BadRequestError, lambda: c.chat.completions.create(model=CHAT, messages=[]))
     assert e.param == "messages"
     expect(openai.NotFoundError, lambda: c.models.retrieve("nobody"), "model_not_found")
-    fault("POST", match="refused", status=422)
-    try:
+    with engine.fault(match="refused", status=422):
         expect(openai.UnprocessableEntityError, lambda: c.chat.completions.create(model=CHAT, messages=ask("refused")), "rejected")
-    finally:
-        fault("DELETE")
 
 
 def late() -> None:
     """One slow task stays one: the client is told before it gives up, and does not retry."""
-    fault("POST", match="too slow", action="slow", delay="3s")
-    try:
-        before = executions()["total"]
+    with engine.fault(match="too slow", action="slow", delay="3s"):
+        before = engine.executions()["total"]
         e = expect(openai.InternalServerError, lambda: client(timeout=1.0).chat.completions.create(model=CHAT, messages=ask("too slow")))
         assert e.status_code == 504 and e.response.headers["x-task-id"].startswith("task_")
-        assert executions()["total"] == before + 1
-    finally:
-        fault("DELETE")
+        assert engine.executions()["total"] == before + 1
 
 
 def retries() -> None:
     """A client whose connection is lost retries, and the task runs once."""
-    import httpx
-
-    class Lossy(httpx.HTTPTransport):
-        lost = 0
-
-        def handle_request(self, request: httpx.Request) -> httpx.Response:
-            if Lossy.lost < 2:
-                Lossy.lost += 1
-                request.extensions["timeout"] = {k: 0.3 for k in ("connect", "read", "write", "pool")}
-            return super().handle_request(request)
-
-    fault("POST", match="lossy", action="slow", delay="2s")
-    try:
-        before = executions()["total"]
+    with engine.fault(match="lossy", action="slow", delay="2s"):
+        before = engine.executions()["total"]
         c = client(http_client=httpx.Client(transport=Lossy()), max_retries=3)
         raw = c.chat.completions.with_raw_response.create(model=CHAT, messages=ask("lossy"), max_tokens=2)
-        assert raw.retries_taken == 2 and executions()["total"] == before + 1, (raw.retries_taken, executions()["total"] - before)
-        assert executions()["counts"][raw.headers["x-task-id"]] == 1
-    finally:
-        fault("DELETE")
+        assert raw.retries_taken == 2 and engine.executions()["total"] == before + 1, (raw.retries_taken, engine.executions()["total"] - before)
+        assert engine.executions()["counts"][raw.headers["x-task-id"]] == 1
 
 
 def interrupted() -> None:
-    fault("POST", match="breaks", action="cut", after=2, count=1)
-    try:
+    with engine.fault(match="breaks", action="cut", after=2, count=1):
         try:
             for _ in client().chat.completions.create(model=CHAT, messages=ask("breaks"), max_tokens=6, stream=True):
                 pass
@@ -216,8 +164,6 @@ def interrupted() -> None:
             assert e.code == "generation_interrupted", e
         else:
             raise AssertionError("a broken stream ended as if it were whole")
-    finally:
-        fault("DELETE")
 
 
 def webhooks() -> None:
@@ -295,21 +241,8 @@ def langchain() -> None:
     assert len(pieces) > 1 and "".join(pieces) == chat.invoke("hello chain").content
 
 
-def main() -> int:
-    failed = 0
-    for check in (
+if __name__ == "__main__":
+    run(
         chat, chat_stream, stream_helper, heartbeats, asynchronous, tools, sessions, completions, embeddings, models,
         errors, late, retries, interrupted, webhooks, moderations, langchain,
-    ):
-        try:
-            check()
-            print("ok  ", check.__name__)
-        except Exception:
-            failed += 1
-            print("FAIL", check.__name__)
-            traceback.print_exc()
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    )

@@ -1,20 +1,14 @@
 // Use the official JavaScript client of the OpenAI API against a Penstock whose engine is a real one.
 //
 // Usage: engine.mjs BASE_URL MODEL, with the client in the working directory's node_modules
-// Each check is a function; all run, and the exit status says whether all passed.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
 
-const require = createRequire(process.cwd() + "/");
-const { default: OpenAI } = await import(pathToFileURL(require.resolve("openai")));
+import { ask, client, OpenAI, run } from "./rig.mjs";
 
-const [BASE, MODEL] = process.argv.slice(2);
-const client = (options = {}) => new OpenAI({ baseURL: BASE + "/v1", apiKey: "any", ...options });
-const ask = (text) => [{ role: "user", content: text }];
+const MODEL = process.argv[3];
 
-const checks = {
+await run({
   async chat() {
     const { data, response } = await client().chat.completions.create({ model: MODEL, messages: ask("What is a mill?"), max_tokens: 24 }).withResponse();
     assert.equal(data.object, "chat.completion");
@@ -65,16 +59,4 @@ const checks = {
     await assert.rejects(c.embeddings.create({ model: MODEL, input: "this engine has none" }), (e) => e.status >= 400 && e.status < 500 && e.status !== 501 && Boolean(e.type));
     await assert.rejects(c.chat.completions.create({ model: MODEL, messages: ask("long ".repeat(3000)), max_tokens: 4 }), (e) => e instanceof OpenAI.BadRequestError);
   },
-};
-
-let failed = 0;
-for (const [name, check] of Object.entries(checks)) {
-  try {
-    await check();
-    console.log("ok  ", name);
-  } catch (e) {
-    failed++;
-    console.log("FAIL", name, e);
-  }
-}
-process.exit(failed ? 1 : 0);
+});

@@ -1,26 +1,17 @@
 """Use the official Python client of the OpenAI API against a Penstock whose engine is a real one.
 
 Usage: engine.py BASE_URL MODEL
-Each check is a function; all run, and the exit status says whether all passed. What an engine cannot
-do is no failure here, but it must be told as an error that the client knows.
+What an engine cannot do is no failure here, but it must be told as an error that the client knows.
 """
 
 import json
 import sys
-import traceback
 
 import openai
+from rig import ask, client, run
 
-BASE, MODEL = sys.argv[1:3]
+MODEL = sys.argv[2]
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
-
-
-def client(**options) -> openai.OpenAI:
-    return openai.OpenAI(base_url=BASE + "/v1", api_key="any", **options)
-
-
-def ask(text: str) -> list[dict]:
-    return [{"role": "user", "content": text}]
 
 
 def counted(usage, choices: int = 1) -> None:
@@ -139,20 +130,8 @@ def refused() -> None:
             raise AssertionError(answer)
 
 
-def main() -> int:
-    failed = 0
-    for check in (
-        chat, chat_stream, without_usage, stream_helper, choices, logprobs, completions, structure, tools, models, refused,
-    ):
-        try:
-            check()
-            print("ok  ", check.__name__)
-        except Exception:
-            failed += 1
-            print("FAIL", check.__name__)
-            traceback.print_exc()
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(
+        chat, chat_stream, without_usage, stream_helper, choices, logprobs, completions, structure, tools, models,
+        refused,
+    )

@@ -1,32 +1,18 @@
 // Use responses of the official JavaScript client of the OpenAI API against a running Penstock.
 //
 // Usage: responses.mjs BASE_URL FAULTS_URL, with the client in the working directory's node_modules
-// Each check is a function; all run, and the exit status says whether all passed.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
 
-const require = createRequire(process.cwd() + "/");
-const { default: OpenAI } = await import(pathToFileURL(require.resolve("openai")));
+import { client, Engine, run } from "./rig.mjs";
 
-const [BASE, FAULTS] = process.argv.slice(2);
+const engine = new Engine(process.argv[3]);
 const CHAT = "sim-chat";
 const TOOLS = [{ type: "function", name: "weather", parameters: { type: "object", properties: { text: { type: "string" } } }, strict: false }];
 
-const responses = (options = {}) => new OpenAI({ baseURL: BASE + "/v1", apiKey: "any", ...options }).responses;
+const responses = (options = {}) => client(options).responses;
 const create = (asked, options) => responses(options).create({ model: CHAT, max_output_tokens: 8, ...asked });
 const refused = (asking, status, code) => assert.rejects(asking, (e) => e.status === status && (!code || e.code === code));
-
-async function faulty(switches, during) {
-  const set = await fetch(FAULTS, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(switches) });
-  assert.equal(set.status, 201);
-  try {
-    return await during();
-  } finally {
-    await fetch(FAULTS, { method: "DELETE" });
-  }
-}
 
 async function all(stream, enough = () => false) {
   const events = [];
@@ -57,7 +43,7 @@ async function begin(input, tokens) {
   return first.response.id;
 }
 
-const checks = {
+await run({
   async whole() {
     const answer = await create({ input: "hello", instructions: "be brief", metadata: { a: "b" } });
     assert.equal(answer.status, "completed");
@@ -108,7 +94,7 @@ const checks = {
   },
 
   async interrupted() {
-    await faulty({ match: "breaks", action: "cut", after: 2, count: 1 }, async () => {
+    await engine.fault({ match: "breaks", action: "cut", after: 2, count: 1 }, async () => {
       const events = [];
       await assert.rejects(async () => {
         for await (const event of await create({ input: "breaks", background: true, stream: true })) events.push(event);
@@ -145,18 +131,6 @@ const checks = {
   async errors() {
     await refused(create({ model: "nobody", input: "x" }), 404, "model_not_found");
     await refused(create({ input: "x", tools: [{ type: "web_search" }] }), 400);
-    await faulty({ match: "refused", status: 422 }, () => refused(create({ input: "refused" }), 422, "rejected"));
+    await engine.fault({ match: "refused", status: 422 }, () => refused(create({ input: "refused" }), 422, "rejected"));
   },
-};
-
-let failed = 0;
-for (const [name, check] of Object.entries(checks)) {
-  try {
-    await check();
-    console.log("ok  ", name);
-  } catch (e) {
-    failed++;
-    console.log("FAIL", name, e);
-  }
-}
-process.exit(failed ? 1 : 0);
+});

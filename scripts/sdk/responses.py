@@ -1,36 +1,20 @@
 """Use responses of the official Python client of the OpenAI API against a running Penstock.
 
 Usage: responses.py BASE_URL FAULTS_URL
-Each check is a function; all run, and the exit status says whether all passed.
 """
 
 import json
 import sys
 import time
-import traceback
-import urllib.request
 
+import httpx
 import openai
 import pydantic
+from rig import Engine, Lossy, client, expect, run
 
-BASE, FAULTS = sys.argv[1:3]
+engine = Engine(sys.argv[2])
 CHAT = "sim-chat"
 TOOLS = [{"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}, "strict": False}]
-
-
-def client(**options) -> openai.OpenAI:
-    return openai.OpenAI(base_url=BASE + "/v1", api_key="any", **options)
-
-
-def fault(method: str, **switch) -> None:
-    body = json.dumps(switch).encode() if switch else None
-    request = urllib.request.Request(FAULTS, data=body, method=method, headers={"Content-Type": "application/json"})
-    urllib.request.urlopen(request).close()
-
-
-def executions() -> dict:
-    with urllib.request.urlopen(FAULTS.replace("/sim/faults", "/sim/executions")) as answer:
-        return json.load(answer)
 
 
 def create(**asked):
@@ -57,15 +41,6 @@ def poll(response_id: str):
 def rising(events: list) -> None:
     numbers = [e.sequence_number for e in events]
     assert numbers == sorted(set(numbers)), numbers
-
-
-def expect(kind: type, f, code: str | None = None) -> openai.APIStatusError:
-    try:
-        f()
-    except kind as e:
-        assert code is None or e.code == code, (e.code, e)
-        return e
-    raise AssertionError(f"no {kind.__name__}")
 
 
 def whole() -> None:
@@ -156,9 +131,8 @@ def resumed() -> None:
 
 def interrupted() -> None:
     """Whoever watches an attempt that breaks is told so, and finds the next one."""
-    fault("POST", match="breaks", action="cut", after=2, count=1)
     events = []
-    try:
+    with engine.fault(match="breaks", action="cut", after=2, count=1):
         try:
             for event in create(input="breaks", background=True, stream=True):
                 events.append(event)
@@ -166,8 +140,6 @@ def interrupted() -> None:
             assert e.code == "generation_interrupted", e
         else:
             raise AssertionError("a broken stream ended as if it were whole")
-    finally:
-        fault("DELETE")
     response_id, after = events[0].response.id, events[-1].sequence_number
     rest = list(client().responses.retrieve(response_id, stream=True, starting_after=after))
     rising(events + rest)
@@ -179,9 +151,9 @@ def interrupted() -> None:
 
 def hung_up() -> None:
     """A response in the background outlives whoever asked for it."""
-    before = executions()["total"]
+    before = engine.executions()["total"]
     response_id = begin("left alone", 150)
-    assert poll(response_id).status == "completed" and executions()["total"] == before + 1
+    assert poll(response_id).status == "completed" and engine.executions()["total"] == before + 1
 
 
 def cancelled() -> None:
@@ -238,53 +210,24 @@ def errors() -> None:
     e = expect(openai.BadRequestError, lambda: c.responses.create(model=CHAT, input=[]))
     assert e.param == "input"
     expect(openai.NotFoundError, lambda: c.responses.retrieve("resp_nobody"))
-    fault("POST", match="refused", status=422)
-    try:
+    with engine.fault(match="refused", status=422):
         expect(openai.UnprocessableEntityError, lambda: c.responses.create(model=CHAT, input="refused"), "rejected")
         failed = poll(create(input="refused too", background=True).id)
         assert failed.status == "failed" and failed.error.code == "invalid_prompt" and failed.output == [], failed
         last = list(client().responses.retrieve(failed.id, stream=True))[-1]
         assert last.type == "response.failed" and last.response.error.message
-    finally:
-        fault("DELETE")
 
 
 def retries() -> None:
     """A client whose connection is lost retries, and the task runs once."""
-    import httpx
-
-    class Lossy(httpx.HTTPTransport):
-        lost = 0
-
-        def handle_request(self, request: httpx.Request) -> httpx.Response:
-            if Lossy.lost < 2:
-                Lossy.lost += 1
-                request.extensions["timeout"] = {k: 0.3 for k in ("connect", "read", "write", "pool")}
-            return super().handle_request(request)
-
-    fault("POST", match="lossy", action="slow", delay="2s")
-    try:
-        before = executions()["total"]
+    with engine.fault(match="lossy", action="slow", delay="2s"):
+        before = engine.executions()["total"]
         raw = client(http_client=httpx.Client(transport=Lossy()), max_retries=3).responses.with_raw_response.create(model=CHAT, input="lossy")
-        assert raw.retries_taken == 2 and executions()["total"] == before + 1, (raw.retries_taken, executions()["total"] - before)
-    finally:
-        fault("DELETE")
-
-
-def main() -> int:
-    failed = 0
-    for check in (
-        whole, streamed, parsed, tools, background, resumed, interrupted, hung_up, cancelled, deleted, input_items, conversation, errors, retries,
-    ):
-        try:
-            check()
-            print("ok  ", check.__name__)
-        except Exception:
-            failed += 1
-            print("FAIL", check.__name__)
-            traceback.print_exc()
-    return 1 if failed else 0
+        assert raw.retries_taken == 2 and engine.executions()["total"] == before + 1, (raw.retries_taken, engine.executions()["total"] - before)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(
+        whole, streamed, parsed, tools, background, resumed, interrupted, hung_up, cancelled, deleted, input_items,
+        conversation, errors, retries,
+    )
