@@ -16,9 +16,10 @@ type Offer struct {
 
 // Crew claims jobs without a living owner and runs those it was granted.
 type Crew struct {
-	Lease time.Duration // silence after which a job has lost its owner
-	Slots int           // jobs run at a time; further ones wait, or another process claims them
-	Mark  *Mark         // of the fold that the functions below ask
+	Ready <-chan struct{} // closed once the log is read: nothing is claimed before
+	Lease time.Duration   // silence after which a job has lost its owner
+	Slots int             // jobs run at a time; further ones wait, or another process claims them
+	Mark  *Mark           // of the fold that the functions below ask
 	Log   *slog.Logger
 
 	// Offers returns the jobs without a living owner, those to be run first first.
@@ -35,6 +36,11 @@ const claimWait = 5 * time.Second
 
 // Run works until ctx ends and its jobs have returned.
 func (c *Crew) Run(ctx context.Context) {
+	select {
+	case <-c.Ready:
+	case <-ctx.Done():
+		return
+	}
 	var running sync.WaitGroup
 	defer running.Wait()
 	slots := make(chan struct{}, c.Slots)

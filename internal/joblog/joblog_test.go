@@ -70,6 +70,7 @@ type board struct {
 	both  int
 	busy  map[string]int
 	marks []*joblog.Mark
+	ready chan struct{} // closed: the log is read
 	fail  bool
 }
 
@@ -88,7 +89,7 @@ func (b *board) crew(name string, hold time.Duration) *joblog.Crew {
 	mark := joblog.NewMark()
 	b.marks = append(b.marks, mark)
 	return &joblog.Crew{
-		Lease: 10 * time.Second, Slots: 2, Mark: mark, Log: slog.New(slog.DiscardHandler),
+		Ready: b.ready, Lease: 10 * time.Second, Slots: 2, Mark: mark, Log: slog.New(slog.DiscardHandler),
 		Offers: func(now time.Time) (out []joblog.Offer) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -139,7 +140,7 @@ func (b *board) run(ctx context.Context, o joblog.Offer, name string, hold time.
 
 func TestCrewsRunEachJobOnceAndInheritTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &board{seats: map[string]*joblog.Seat{}, done: map[string]bool{}, runs: map[string]int{}, busy: map[string]int{}, fail: true}
+		b := &board{seats: map[string]*joblog.Seat{}, done: map[string]bool{}, runs: map[string]int{}, busy: map[string]int{}, ready: make(chan struct{}), fail: true}
 		for _, job := range []string{"j1", "j2", "j3", "j4", "j5"} {
 			b.seats[job] = new(joblog.Seat)
 		}
@@ -149,6 +150,10 @@ func TestCrewsRunEachJobOnceAndInheritTheDead(t *testing.T) {
 		one, two := b.crew("one", time.Second), b.crew("two", time.Second)
 		crews.Go(func() { one.Run(ctx) })
 		crews.Go(func() { two.Run(ctx) })
+		if synctest.Wait(); len(b.log) != 0 {
+			t.Errorf("%d claims before the log was read", len(b.log))
+		}
+		close(b.ready)
 		time.Sleep(9 * time.Second)
 		b.mu.Lock()
 		if b.runs["j1"] != 0 || len(b.done) != 4 {

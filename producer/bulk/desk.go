@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -129,13 +128,12 @@ func (p Params) withDefaults() Params {
 
 // Desk keeps files and runs batches. Nothing moves before Run.
 type Desk struct {
-	p        Params
-	log      *slog.Logger
-	metrics  *metrics
-	ledger   *ledger
-	caughtUp atomic.Bool
-	ready    chan struct{} // closed once caughtUp
-	uploads  chan struct{} // one token for each upload under way
+	p       Params
+	log     *slog.Logger
+	metrics *metrics
+	ledger  *ledger
+	journal *joblog.Journal[entry]
+	uploads chan struct{} // one token for each upload under way
 }
 
 // maxUploads bounds the files that come in at a time. Each takes a connection
@@ -156,8 +154,12 @@ func New(p Params) (*Desk, error) {
 		}
 	}
 	p.Owner = joblog.OwnerName(p.Owner)
-	d := &Desk{p: p, log: p.Log, ledger: newLedger(), ready: make(chan struct{}), uploads: make(chan struct{}, maxUploads)}
+	d := &Desk{p: p, log: p.Log, ledger: newLedger(), uploads: make(chan struct{}, maxUploads)}
 	d.metrics = newMetrics(p.Metrics, d.ledger)
+	d.journal = joblog.NewJournal(joblog.JournalParams[entry]{
+		Publisher: p.Publisher, Mark: d.ledger.Mark, Log: p.Log, Undecodable: d.metrics.undecodable,
+		DecodeFunc: decodeEntry, ApplyFunc: d.ledger.apply,
+	})
 	return d, nil
 }
 
@@ -175,7 +177,7 @@ func (d *Desk) Run(ctx context.Context) {
 	var reader, work sync.WaitGroup
 	reader.Go(func() { joblog.Poll(reading, d.log, d.read) })
 	work.Go(func() { d.tidy(ctx) })
-	work.Go(func() { d.supervise(ctx) })
+	work.Go(func() { d.crew().Run(ctx) })
 	work.Wait()
 	stop()
 	reader.Wait()
@@ -186,42 +188,21 @@ func (d *Desk) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		d.take(e)
-	}
-	if n := len(entries); n > 0 {
-		d.ledger.Advance(entries[n-1].Offset + 1)
-	}
-	if caughtUp && d.caughtUp.CompareAndSwap(false, true) {
+	d.journal.Fold(entries)
+	if caughtUp && !d.journal.CaughtUp() {
 		d.ledger.forget(d.p.Publisher.BrokerNow())
 		files, batches := d.ledger.size()
 		d.log.Info("files and batches read", "files", files, "batches", len(batches))
-		close(d.ready)
+		d.journal.CatchUp()
 	}
 	return nil
-}
-
-func (d *Desk) take(r tasktopic.Read) {
-	e, ours, err := decodeEntry(r.Record.Value)
-	if err != nil {
-		d.metrics.undecodable.Inc()
-		d.log.Warn("control entry ignored", "offset", r.Offset, "err", err)
-	}
-	if err != nil || !ours {
-		return
-	}
-	heard := r.Time
-	if d.caughtUp.Load() {
-		heard = time.Now() // live: no clock but ours
-	}
-	d.ledger.apply(e, heard)
 }
 
 // tidy drops what expired. Every process does: a content that is gone already
 // is no trouble.
 func (d *Desk) tidy(ctx context.Context) {
 	for lifecycle.Pause(ctx, forgetEvery) {
-		if !d.caughtUp.Load() {
+		if !d.journal.CaughtUp() {
 			continue
 		}
 		for _, f := range d.ledger.forget(d.p.Publisher.BrokerNow()) {
@@ -232,21 +213,16 @@ func (d *Desk) tidy(ctx context.Context) {
 	}
 }
 
-// supervise runs batches that have no living owner.
-func (d *Desk) supervise(ctx context.Context) {
-	select {
-	case <-d.ready:
-	case <-ctx.Done():
-		return
-	}
-	(&joblog.Crew{
-		Lease: d.p.Lease, Slots: d.p.Batches, Mark: d.ledger.Mark, Log: d.log,
+// crew runs batches that have no living owner.
+func (d *Desk) crew() *joblog.Crew {
+	return &joblog.Crew{
+		Ready: d.journal.Ready(), Lease: d.p.Lease, Slots: d.p.Batches, Mark: d.ledger.Mark, Log: d.log,
 		Offers: func(now time.Time) []joblog.Offer { return d.ledger.offers(now, d.p.Lease) },
 		Claim: func(ctx context.Context, o joblog.Offer) (int64, error) {
-			return d.say(ctx, entry{Type: entryClaimed, ID: o.Job, Owner: d.p.Owner, Epoch: o.Epoch})
+			return d.journal.Say(ctx, entry{Type: entryClaimed, ID: o.Job, Owner: d.p.Owner, Epoch: o.Epoch})
 		},
 		Granted: d.granted,
-	}).Run(ctx)
+	}
 }
 
 // granted is the work of a claim that won.
@@ -258,24 +234,10 @@ func (d *Desk) granted(o joblog.Offer) func(context.Context) {
 	return func(ctx context.Context) { d.run(ctx, t) }
 }
 
-// say writes one entry and returns its offset.
-func (d *Desk) say(ctx context.Context, e entry) (int64, error) {
-	e.At = d.p.Publisher.BrokerNow().UTC()
-	value, err := encodeEntry(e)
-	if err != nil {
-		return 0, err
-	}
-	ack, err := d.p.Publisher.Control(ctx, e.ID, value)
-	if err != nil {
-		return 0, fmt.Errorf("write %s of %s: %w", e.Type, e.ID, err)
-	}
-	return ack.Offset, nil
-}
-
 // settle writes an entry of a client and waits until it is folded here, so that
 // whoever asks next sees it.
 func (d *Desk) settle(ctx context.Context, e entry) error {
-	at, err := d.say(ctx, e)
+	at, err := d.journal.Say(ctx, e)
 	if err != nil {
 		return unavailable("Kafka did not confirm it; ask whether it is there, and send it again if not", err)
 	}
@@ -301,13 +263,13 @@ func (d *Desk) open(ctx context.Context) error {
 	if d.p.Blobs == nil {
 		return &fault.Error{Code: fault.Unavailable, Message: "files and batches need a blob store, and this server has none: its operator sets blob_url", Err: ErrNoStore}
 	}
-	if d.caughtUp.Load() {
+	if d.journal.CaughtUp() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
 	select {
-	case <-d.ready:
+	case <-d.journal.Ready():
 		return nil
 	case <-ctx.Done():
 		return unavailable("files and batches are being read back after a start; ask again in a moment", nil)

@@ -63,10 +63,15 @@ type segment struct {
 	Counts Counts    `json:"counts"`
 }
 
-func encodeEntry(e entry) ([]byte, error) {
-	e.SchemaVersion = entryVersion
-	return joblog.Encode(e)
+// Encode implements joblog.Entry.
+func (e entry) Encode(at time.Time) (key string, value []byte, err error) {
+	e.SchemaVersion, e.At = entryVersion, at
+	value, err = joblog.Encode(e)
+	return e.ID, value, err
 }
+
+// String implements joblog.Entry.
+func (e entry) String() string { return fmt.Sprintf("%s of %s", e.Type, e.ID) }
 
 // decodeEntry reads an entry. The second result is false for an entry of
 // somebody else, which is no error.

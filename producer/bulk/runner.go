@@ -172,7 +172,7 @@ func (u *runner) lose() error {
 func (u *runner) tell(e entry) error {
 	e.ID, e.Owner, e.Epoch = u.t.id, u.d.p.Owner, u.t.epoch
 	return u.persist("write "+string(e.Type), func(ctx context.Context) error {
-		at, err := u.d.say(ctx, e)
+		at, err := u.d.journal.Say(ctx, e)
 		if err == nil {
 			err = u.d.ledger.Await(ctx, at)
 		}
@@ -224,7 +224,7 @@ func (u *runner) watch(ctx context.Context) {
 // by the next: the lease holds three.
 func (u *runner) beat(ctx context.Context) {
 	for lifecycle.Pause(ctx, u.d.p.Lease/3) {
-		_, err := u.d.say(ctx, entry{Type: entryBeat, ID: u.t.id, Owner: u.d.p.Owner, Epoch: u.t.epoch})
+		_, err := u.d.journal.Say(ctx, entry{Type: entryBeat, ID: u.t.id, Owner: u.d.p.Owner, Epoch: u.t.epoch})
 		if err != nil && ctx.Err() == nil {
 			u.log.Warn("batch beat not written", "err", err)
 		}
@@ -240,7 +240,7 @@ func (u *runner) release(err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(u.life), drainGrace)
 	defer cancel()
-	if _, sayErr := u.d.say(ctx, entry{Type: entryReleased, ID: u.t.id, Owner: u.d.p.Owner, Epoch: u.t.epoch}); sayErr != nil {
+	if _, sayErr := u.d.journal.Say(ctx, entry{Type: entryReleased, ID: u.t.id, Owner: u.d.p.Owner, Epoch: u.t.epoch}); sayErr != nil {
 		u.log.Warn("batch not released, its lease will run out", "err", sayErr)
 		return
 	}

@@ -38,7 +38,7 @@ func (u *runner) judge() error {
 			u.stop(errAborted{reason})
 			return nil
 		} else if decided {
-			return u.r.retry(u.work, func() error { _, err := u.r.say(u.work, u.report(entryJudged)); return err })
+			return u.r.retry(u.work, func() error { _, err := u.r.journal.Say(u.work, u.report(entryJudged)); return err })
 		}
 		select {
 		case <-tick.C:

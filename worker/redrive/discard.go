@@ -81,7 +81,7 @@ func (r *Redriver) writeDiscard(ctx context.Context, id, by, reason string, deat
 	defer cancel()
 	var last int64
 	for chunk := range slices.Chunk(deaths, deathsPerEntry) {
-		at, err := r.say(ctx, entry{Type: entryDiscarded, Job: id, By: by, Reason: reason, Deaths: chunk})
+		at, err := r.journal.Say(ctx, entry{Type: entryDiscarded, Job: id, By: by, Reason: reason, Deaths: chunk})
 		if err != nil {
 			return r.notWritten(id, err)
 		}

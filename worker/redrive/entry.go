@@ -71,10 +71,15 @@ type step struct {
 // selectedPerEntry bounds one selected entry to about 200 KiB.
 const selectedPerEntry = 10_000
 
-func encodeEntry(e entry) ([]byte, error) {
-	e.SchemaVersion = entryVersion
-	return joblog.Encode(e)
+// Encode implements joblog.Entry.
+func (e entry) Encode(at time.Time) (key string, value []byte, err error) {
+	e.SchemaVersion, e.At = entryVersion, at
+	value, err = joblog.Encode(e)
+	return e.Job, value, err
 }
+
+// String implements joblog.Entry.
+func (e entry) String() string { return fmt.Sprintf("%s of %s", e.Type, e.Job) }
 
 // decodeEntry reads an entry. The second result is false for an entry of
 // somebody else, which is no error.

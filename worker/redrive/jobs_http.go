@@ -81,7 +81,7 @@ func (r *Redriver) selectLetters(ask *Request) (letters []Letter, beyond int, er
 
 // pick returns the letters of a filter or of ids, oldest first.
 func (r *Redriver) pick(f *Filter, ids []string) ([]Letter, error) {
-	if !r.caughtUp.Load() {
+	if !r.journal.CaughtUp() {
 		return nil, unavailable("the dead-letter index is still being read, so a selection would be incomplete; try again")
 	}
 	if f == nil {
@@ -211,7 +211,7 @@ func (r *Redriver) create(ctx context.Context, ask *Request, by string, letters 
 	ctx, cancel := context.WithTimeout(ctx, sayWait)
 	defer cancel()
 	for chunk := range slices.Chunk(refs, selectedPerEntry) {
-		if _, err := r.say(ctx, entry{Type: entrySelected, Job: id, Letters: chunk}); err != nil {
+		if _, err := r.journal.Say(ctx, entry{Type: entrySelected, Job: id, Letters: chunk}); err != nil {
 			return Job{}, r.notWritten(id, err)
 		}
 	}
@@ -219,7 +219,7 @@ func (r *Redriver) create(ctx context.Context, ask *Request, by string, letters 
 		Filter: ask.Filter, Rate: ask.Rate, Limit: ask.Limit, Note: ask.Note,
 		Canary: *ask.Canary, StopRatio: *ask.StopRatio, Force: ask.Force,
 	}
-	at, err := r.say(ctx, entry{Type: entryCreated, Job: id, By: by, Spec: spec, Total: len(refs)})
+	at, err := r.journal.Say(ctx, entry{Type: entryCreated, Job: id, By: by, Spec: spec, Total: len(refs)})
 	if err != nil {
 		return Job{}, r.notWritten(id, err)
 	}
@@ -275,7 +275,7 @@ func (r *Redriver) known(id string) (Job, error) {
 	switch {
 	case ok:
 		return j, nil
-	case !r.caughtUp.Load():
+	case !r.journal.CaughtUp():
 		return Job{}, unavailable("the jobs are still being read; try again")
 	default:
 		return Job{}, notFound("no redrive job %s; GET /admin/v1/redrives shows which there are", clipped(id))
@@ -299,7 +299,7 @@ func (r *Redriver) order(wish entryType) handlerFunc {
 		}
 		ctx, cancel := context.WithTimeout(req.Context(), sayWait)
 		defer cancel()
-		at, err := r.say(ctx, entry{Type: wish, Job: j.ID, By: by})
+		at, err := r.journal.Say(ctx, entry{Type: wish, Job: j.ID, By: by})
 		if err != nil {
 			return 0, nil, r.notWritten(j.ID, err)
 		}

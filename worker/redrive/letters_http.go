@@ -50,7 +50,7 @@ func (r *Redriver) listLetters(_ http.ResponseWriter, req *http.Request) (int, a
 		return 0, nil, err
 	}
 	p := r.index.list(f, after, limit)
-	out := LetterList{Letters: p.letters, Total: p.total, Complete: r.caughtUp.Load()}
+	out := LetterList{Letters: p.letters, Total: p.total, Complete: r.journal.CaughtUp()}
 	out.Indexed, out.Evicted = r.index.size()
 	if out.Letters == nil {
 		out.Letters = []Letter{}
@@ -108,7 +108,7 @@ func (r *Redriver) listGroups(_ http.ResponseWriter, req *http.Request) (int, an
 	}
 	letters := r.index.all(f, 0)
 	groups := groupLetters(letters)
-	out := GroupList{Groups: groups[:min(limit, len(groups))], Total: len(groups), Letters: len(letters), Complete: r.caughtUp.Load()}
+	out := GroupList{Groups: groups[:min(limit, len(groups))], Total: len(groups), Letters: len(letters), Complete: r.journal.CaughtUp()}
 	return http.StatusOK, out, nil
 }
 
@@ -195,7 +195,7 @@ func (r *Redriver) find(id string) (Ref, []Ref, error) {
 }
 
 func (r *Redriver) missing(what string) error {
-	if !r.caughtUp.Load() {
+	if !r.journal.CaughtUp() {
 		return unavailable("%s in the index, which is still being read; try again", what)
 	}
 	if _, evicted := r.index.size(); evicted > 0 {

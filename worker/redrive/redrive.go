@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -99,10 +98,9 @@ type Redriver struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	index    *index
-	ledger   *ledger
-	caughtUp atomic.Bool
-	ready    chan struct{} // closed once caughtUp
+	index   *index
+	ledger  *ledger
+	journal *joblog.Journal[entry]
 }
 
 // New returns a Redriver. It does no I/O.
@@ -123,17 +121,21 @@ func New(p Params) (*Redriver, error) {
 	p.Owner = joblog.OwnerName(p.Owner)
 	r := &Redriver{
 		p: p, source: p.Source, pub: p.Publisher, store: p.Store, log: p.Log,
-		index: newIndex(p.IndexLimit), ledger: newLedger(), ready: make(chan struct{}),
+		index: newIndex(p.IndexLimit), ledger: newLedger(),
 	}
 	r.metrics = newMetrics(p.Metrics,
 		func() float64 { held, _ := r.index.size(); return float64(held) },
 		func() float64 {
-			if r.caughtUp.Load() {
+			if r.journal.CaughtUp() {
 				return 1
 			}
 			return 0
 		},
 		func(s JobState) float64 { return float64(r.ledger.counts()[s]) })
+	r.journal = joblog.NewJournal(joblog.JournalParams[entry]{
+		Publisher: p.Publisher, Mark: r.ledger.Mark, Log: p.Log, Undecodable: r.metrics.undecodable.WithLabelValues("control"),
+		DecodeFunc: decodeEntry, ApplyFunc: r.apply,
+	})
 	return r, nil
 }
 
@@ -143,7 +145,7 @@ func New(p Params) (*Redriver, error) {
 func (r *Redriver) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { joblog.Poll(ctx, r.log, r.read); return nil })
-	g.Go(func() error { r.supervise(ctx); return nil })
+	g.Go(func() error { r.crew().Run(ctx); return nil })
 	return g.Wait()
 }
 
@@ -160,45 +162,30 @@ func (r *Redriver) take(b Batch) {
 	for _, l := range b.Letters {
 		r.takeLetter(l)
 	}
-	for _, c := range b.Control {
-		r.takeControl(c)
-	}
-	if len(b.Control) > 0 {
-		r.ledger.Advance(b.Control[len(b.Control)-1].Ref.Offset + 1)
-	}
-	if b.CaughtUp && r.caughtUp.CompareAndSwap(false, true) {
+	r.journal.Fold(b.Control)
+	if b.CaughtUp && !r.journal.CaughtUp() {
 		held, evicted := r.index.size()
 		r.log.Info("dead-letter index read", "letters", held, "evicted", evicted)
-		close(r.ready)
+		r.journal.CatchUp()
 	}
 }
 
-func (r *Redriver) takeLetter(l Read) {
+func (r *Redriver) takeLetter(l tasktopic.Read) {
 	c, err := r.readCandidate(l.Record)
 	if err != nil {
 		r.metrics.undecodable.WithLabelValues("dead_letters").Inc()
-		r.log.Warn("dead letter has no readable lineage and is not indexed", "partition", l.Ref.Partition, "offset", l.Ref.Offset, "err", err)
+		r.log.Warn("dead letter has no readable lineage and is not indexed", "partition", l.Partition, "offset", l.Offset, "err", err)
 		return
 	}
-	if n := r.index.add(r.summary(&c, l.Ref, l.Time)); n > 0 {
+	if n := r.index.add(r.summary(&c, Ref{l.Partition, l.Offset}, l.Time)); n > 0 {
 		r.metrics.evicted.Add(float64(n))
 		r.log.Warn("dead-letter index is full, the oldest letters fell out", "evicted", n, "limit", r.p.IndexLimit)
 	}
 }
 
-func (r *Redriver) takeControl(c Read) {
-	e, ours, err := decodeEntry(c.Record.Value)
-	if err != nil {
-		r.metrics.undecodable.WithLabelValues("control").Inc()
-		r.log.Warn("control entry ignored", "offset", c.Ref.Offset, "err", err)
-	}
-	if err != nil || !ours {
-		return
-	}
-	heard := c.Time
-	if r.caughtUp.Load() {
-		heard = time.Now() // live: no clock but ours
-	}
+// apply folds one entry into the ledger and the index. heard is when its author
+// was alive, by our clock.
+func (r *Redriver) apply(e entry, heard time.Time) {
 	r.ledger.apply(e, heard)
 	r.takeMarks(&e)
 }
@@ -215,21 +202,16 @@ func (r *Redriver) takeMarks(e *entry) {
 	}
 }
 
-// supervise claims jobs without a living owner and runs what it was granted.
-func (r *Redriver) supervise(ctx context.Context) {
-	select {
-	case <-r.ready:
-	case <-ctx.Done():
-		return
-	}
-	(&joblog.Crew{
-		Lease: r.p.Lease, Slots: maxJobs, Mark: r.ledger.Mark, Log: r.log,
+// crew claims jobs without a living owner and runs what it was granted.
+func (r *Redriver) crew() *joblog.Crew {
+	return &joblog.Crew{
+		Ready: r.journal.Ready(), Lease: r.p.Lease, Slots: maxJobs, Mark: r.ledger.Mark, Log: r.log,
 		Offers: func(now time.Time) []joblog.Offer { return r.ledger.offers(now, r.p.Lease) },
 		Claim: func(ctx context.Context, o joblog.Offer) (int64, error) {
-			return r.say(ctx, entry{Type: entryClaimed, Job: o.Job, Owner: r.p.Owner, Epoch: o.Epoch})
+			return r.journal.Say(ctx, entry{Type: entryClaimed, Job: o.Job, Owner: r.p.Owner, Epoch: o.Epoch})
 		},
 		Granted: r.granted,
-	}).Run(ctx)
+	}
 }
 
 // granted is the work of a claim that won.
@@ -239,18 +221,4 @@ func (r *Redriver) granted(o joblog.Offer) func(context.Context) {
 		return nil
 	}
 	return func(ctx context.Context) { r.runJob(ctx, t) }
-}
-
-// say writes one entry and returns its offset.
-func (r *Redriver) say(ctx context.Context, e entry) (int64, error) {
-	e.At = r.pub.BrokerNow().UTC()
-	value, err := encodeEntry(e)
-	if err != nil {
-		return 0, err
-	}
-	ack, err := r.pub.Control(ctx, e.Job, value)
-	if err != nil {
-		return 0, fmt.Errorf("write %s of job %s: %w", e.Type, e.Job, err)
-	}
-	return ack.Offset, nil
 }

@@ -139,7 +139,7 @@ func (u *runner) putBack(at Ref) error {
 
 // mark does step 4.
 func (u *runner) mark(s step) error {
-	_, err := u.r.say(u.work, entry{Type: entryStep, Job: u.t.job, Owner: u.r.p.Owner, Epoch: u.t.epoch, Step: &s})
+	_, err := u.r.journal.Say(u.work, entry{Type: entryStep, Job: u.t.job, Owner: u.r.p.Owner, Epoch: u.t.epoch, Step: &s})
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func (u *runner) beat(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			if _, err := u.r.say(ctx, u.report(entryBeat)); err != nil && ctx.Err() == nil {
+			if _, err := u.r.journal.Say(ctx, u.report(entryBeat)); err != nil && ctx.Err() == nil {
 				u.r.log.Warn("redrive job beat not written", "job", u.t.job, "err", err)
 			}
 		case <-ctx.Done():
@@ -248,7 +248,7 @@ func (u *runner) release(err error) {
 		e.Reason = err.Error()
 		u.r.metrics.stops.Inc()
 	}
-	if _, sayErr := u.r.say(u.work, e); sayErr != nil {
+	if _, sayErr := u.r.journal.Say(u.work, e); sayErr != nil {
 		u.r.log.Warn("redrive job not released, its lease will run out", "job", u.t.job, "err", sayErr)
 		return
 	}

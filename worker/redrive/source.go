@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -18,17 +17,10 @@ import (
 	"github.com/penstock/penstock/schema/wire"
 )
 
-// Read is one record with its place and time.
-type Read struct {
-	Ref    Ref
-	Time   time.Time
-	Record wire.Record
-}
-
 // Batch is what one Poll brought, each topic's partition in order.
 type Batch struct {
-	Letters []Read // of penstock.dead-letters
-	Control []Read // of penstock.control
+	Letters []tasktopic.Read // of penstock.dead-letters
+	Control []tasktopic.Read // of penstock.control
 	// CaughtUp is true once everything that was there at the first Poll has
 	// been handed out, and from then on.
 	CaughtUp bool
@@ -87,11 +79,10 @@ func (s *KafkaSource) Poll(ctx context.Context) (Batch, error) {
 	}
 	b := Batch{CaughtUp: caughtUp}
 	for _, r := range records {
-		read := Read{Ref{r.Partition, r.Offset}, r.Time, r.Record}
 		if r.Topic == topic.Control {
-			b.Control = append(b.Control, read)
+			b.Control = append(b.Control, r)
 		} else {
-			b.Letters = append(b.Letters, read)
+			b.Letters = append(b.Letters, r)
 		}
 	}
 	return b, nil

@@ -49,8 +49,8 @@ type published struct {
 // world is Kafka and the results projection in memory, shared by workers.
 type world struct {
 	mu      sync.Mutex
-	letters map[int32][]redrive.Read
-	control []redrive.Read
+	letters map[int32][]tasktopic.Read
+	control []tasktopic.Read
 	ahead   time.Duration // of the brokers' clock before this machine's
 	results [partitions][]*terminal.Terminal
 	places  map[task.ID][]int64 // in its partition of results
@@ -74,7 +74,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{letters: map[int32][]redrive.Read{}, places: map[task.ID][]int64{}, tasks: map[task.ID][]published{}, changed: make(chan struct{}), minter: m, lag: 5 * time.Millisecond}
+	return &world{letters: map[int32][]tasktopic.Read{}, places: map[task.ID][]int64{}, tasks: map[task.ID][]published{}, changed: make(chan struct{}), minter: m, lag: 5 * time.Millisecond}
 }
 
 func (w *world) wake() { close(w.changed); w.changed = make(chan struct{}) }
@@ -149,7 +149,7 @@ func or[T comparable](v, otherwise T) T {
 func (w *world) append(rec wire.Record, id task.ID) redrive.Ref {
 	p := topic.ResultsPartition(id, 3)
 	ref := redrive.Ref{Partition: p, Offset: int64(len(w.letters[p]))}
-	w.letters[p] = append(w.letters[p], redrive.Read{Ref: ref, Time: time.Now(), Record: rec})
+	w.letters[p] = append(w.letters[p], tasktopic.Read{Topic: topic.DeadLetters, Partition: ref.Partition, Offset: ref.Offset, Time: time.Now(), Record: rec})
 	w.wake()
 	return ref
 }
@@ -346,7 +346,7 @@ func (k *worker) Control(_ context.Context, key string, value []byte) (ack taskt
 	}
 	err = k.effect(head.Type, func() error {
 		ack = tasktopic.Ack{Topic: topic.Control, Offset: int64(len(k.control))}
-		k.control = append(k.control, redrive.Read{Ref: redrive.Ref{Offset: ack.Offset}, Time: time.Now(), Record: wire.Control(key, value, time.Now())})
+		k.control = append(k.control, tasktopic.Read{Topic: topic.Control, Offset: ack.Offset, Time: time.Now(), Record: wire.Control(key, value, time.Now())})
 		k.wake()
 		return nil
 	})
