@@ -371,7 +371,8 @@ func TestADrainAnswersWhatIsUnderWayAndAsksToReconnect(t *testing.T) {
 	hold := make(chan struct{})
 	b.set(func() { b.hold = hold })
 	c, quiet := b.dial(), b.dial()
-	c.send(api.SocketRequest{Op: api.OpSubmit, Ref: "late", Body: json.RawMessage(hello)})
+	// Not watched: the sockets end each at its moment, and until then there are events.
+	c.send(api.SocketRequest{Op: api.OpSubmit, Ref: "late", Watch: new(false), Body: json.RawMessage(hello)})
 	c.send(api.SocketRequest{Op: api.OpPing})
 	c.hear() // so that the submit is under way
 	var wg sync.WaitGroup
