@@ -125,7 +125,7 @@ func TestAResultIsResolvedForItsReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := &terminal.Terminal{TaskID: "t", Status: task.Succeeded, OutputRef: ref}
+	end := &terminal.Terminal{TaskID: "t", Status: task.Succeeded, OutputRef: ref, FinishReason: "stop"}
 	lost := &terminal.Terminal{TaskID: "t", Status: task.Succeeded, OutputRef: &task.Ref{Key: "no such"}}
 	plain := &terminal.Terminal{TaskID: "t", Status: task.Succeeded, Output: &task.Output{Text: "short"}}
 

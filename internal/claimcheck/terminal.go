@@ -39,7 +39,7 @@ func (d *Desk) Terminal(ctx context.Context, t *terminal.Terminal) (_ *terminal.
 	case lost != nil:
 		whole.Error = lost
 	case output != nil:
-		whole.Output, whole.OutputRef = output, nil
+		whole.Output, whole.OutputRef, whole.FinishReason = output, nil, ""
 	}
 	return &whole, release, nil
 }

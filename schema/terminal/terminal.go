@@ -43,6 +43,19 @@ type Terminal struct {
 	RedriveJob string            `json:"redrive_job,omitempty"` // reopened: the job that did it
 	CreatedAt  time.Time         `json:"created_at,omitzero"`
 	EndedAt    time.Time         `json:"ended_at"`
+
+	// FinishReason is that of the output that OutputRef stands for: who cannot
+	// fetch it still sees whether it is whole. Terminals of older workers have none.
+	FinishReason string `json:"finish_reason,omitempty"`
+}
+
+// Finish says why the output ended, wherever it lies: stop, length, and so on.
+// Empty: there is none, or it is not known.
+func (t *Terminal) Finish() string {
+	if t.Output != nil {
+		return t.Output.FinishReason
+	}
+	return t.FinishReason
 }
 
 // Error says why a task did not succeed.

@@ -56,7 +56,7 @@ func TypeOf(f task.WebhookForm, t *terminal.Terminal) string {
 		return ResponseCancelled
 	case t.Status != task.Succeeded:
 		return ResponseFailed
-	case t.Output != nil && cut(t.Output.FinishReason):
+	case cut(t.Finish()):
 		return ResponseIncomplete
 	}
 	return ResponseCompleted

@@ -126,6 +126,11 @@ func TestAResponseIsToldAsTheOpenAIAPIDoes(t *testing.T) {
 		e.Output = &task.Output{Text: "hi", FinishReason: reason}
 		return e
 	}
+	away := func(reason string) *terminal.Terminal {
+		e := end(task.Succeeded)
+		e.OutputRef, e.FinishReason = &task.Ref{Key: "a", Bytes: 1 << 20}, reason
+		return e
+	}
 	seen := map[string]bool{}
 	for name, c := range map[string]struct {
 		end  *terminal.Terminal
@@ -133,7 +138,10 @@ func TestAResponseIsToldAsTheOpenAIAPIDoes(t *testing.T) {
 	}{
 		"a whole answer":             {finished("stop"), webhook.ResponseCompleted},
 		"one with calls of tools":    {finished("tool_calls"), webhook.ResponseCompleted},
-		"one in the blob store":      {end(task.Succeeded), webhook.ResponseCompleted},
+		"one in the blob store":      {away("stop"), webhook.ResponseCompleted},
+		"one of an older worker":     {away(""), webhook.ResponseCompleted},
+		"a stored one cut by it":     {away("length"), webhook.ResponseIncomplete},
+		"a stored one filtered":      {away("content_filter"), webhook.ResponseIncomplete},
 		"one cut by its limit":       {finished("length"), webhook.ResponseIncomplete},
 		"one cut by a filter":        {finished("content_filter"), webhook.ResponseIncomplete},
 		"one that was refused":       {end(task.Failed), webhook.ResponseFailed},

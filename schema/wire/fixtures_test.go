@@ -124,6 +124,13 @@ func answered() *terminal.Terminal {
 	return t
 }
 
+// answeredInPart is one whose output was cut by its limit.
+func answeredInPart() *terminal.Terminal {
+	t := answered()
+	t.FinishReason = "length"
+	return t
+}
+
 func blobOf(day string, bytes int64) *task.Ref {
 	sum := sha256.Sum256([]byte(day))
 	hash := hex.EncodeToString(sum[:])

@@ -212,6 +212,7 @@ func TestTerminalRecordsAreAsPublished(t *testing.T) {
 		"terminal-succeeded":        succeeded(),
 		"terminal-succeeded-stored": stored(),
 		"terminal-claimcheck":       answered(),
+		"terminal-claimcheck-cut":   answeredInPart(),
 		"terminal-failed":           failed(),
 		"terminal-cancelled":        anyGeneration(task.Cancelled, fault.Cancelled),
 		"terminal-expired":          anyGeneration(task.Expired, fault.Expired),
@@ -338,7 +339,7 @@ func TestNoGoldenFileIsForgotten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const written = 32 // by the tests above
+	const written = 33 // by the tests above
 	if len(files) != written {
 		t.Errorf("%d golden files, and the tests above compare %d", len(files), written)
 	}

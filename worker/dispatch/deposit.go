@@ -29,7 +29,7 @@ func (l *Loop) deposit(e *entry) {
 		l.post(func() {
 			switch {
 			case err == nil:
-				e.out.terminal.Output, e.out.terminal.OutputRef = nil, ref
+				e.out.terminal.Output, e.out.terminal.OutputRef, e.out.terminal.FinishReason = nil, ref, output.FinishReason
 				l.send(e)
 			case errors.Is(err, blob.ErrTooLarge):
 				l.finish(e, task.Failed, fault.New(fault.TooLarge, "the result is larger than %d bytes; have blob_max_bytes raised", l.p.Results.Limit()))

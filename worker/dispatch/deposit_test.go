@@ -60,6 +60,9 @@ func TestOnlyLargeResultsLeaveTheTerminal(t *testing.T) {
 			if leaves := n > claimcheck.Inline; leaves != (end.OutputRef != nil) || leaves == (end.Output != nil) {
 				t.Fatalf("%d bytes: output %t, reference %v", n, end.Output != nil, end.OutputRef)
 			}
+			if leaves := n > claimcheck.Inline; leaves != (end.FinishReason != "") || end.Finish() != "stop" {
+				t.Errorf("%d bytes: its end is told as %q, the terminal's own is %q", n, end.Finish(), end.FinishReason)
+			}
 			if stored := w.blobs.Content(end.OutputRef); end.OutputRef != nil && !strings.Contains(stored, strings.Repeat("x", n)) {
 				t.Errorf("%d bytes: the store has %d", n, len(stored))
 			}
