@@ -311,7 +311,7 @@ func (s *Service) wire(cfg Config, d Deps, p parts) error {
 	s.API, err = httpapi.New(httpapi.Deps{
 		Filter: s.openFilter(cfg, d),
 		Bulk:   jobs, MaxFile: int64(cfg.Bulk.MaxFile),
-		Sessions: session.New(session.Params{Publisher: p.pub, Store: p.conversations, Results: p.memory}),
+		Sessions: session.New(session.Params{Publisher: p.pub, Store: p.conversations, Results: p.memory, Claims: p.claims}),
 		Intake:   intake, Metrics: metrics, Limits: limits, Cancels: desk, Waiter: d.Follower, Results: p.claims,
 		Catalog: d.Catalog, Auth: d.Auth, Schemas: spec.FS, Secrets: keys, Hooks: p.memory, Drain: draining,
 		WatchFunc: watcher(d.Follower), Repeats: p.repeats, Seats: seats.New(seats.Params{All: maxStreams, PerTenant: maxTenantStreams}),

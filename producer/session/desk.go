@@ -40,14 +40,22 @@ type Results interface {
 	Params() taskstore.Params
 }
 
+// Claims has the contents that lie in the blob store: *claimcheck.Desk.
+type Claims interface {
+	Collect(ctx context.Context, p task.Payload) (_ task.Payload, release func(), err error)
+	Task(ctx context.Context, view api.Task) (_ api.Task, release func(), err error)
+}
+
 // Params are the parts a Desk works with, and its limits; zero durations are
 // the defaults.
 type Params struct {
 	Publisher Publisher
 	Store     Store
 	Results   Results
+	Claims    Claims
 
 	Timeout time.Duration // of one question to Redis; default 1 s
+	Fetch   time.Duration // of all that one look fetches from the blob store; default 10 s
 	Settle  time.Duration // the longest a write waits until it can be read; default 1 s
 }
 
@@ -58,6 +66,9 @@ type Desk struct{ p Params }
 func New(p Params) *Desk {
 	if p.Timeout == 0 {
 		p.Timeout = time.Second
+	}
+	if p.Fetch == 0 {
+		p.Fetch = 10 * time.Second
 	}
 	if p.Settle == 0 {
 		p.Settle = time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/penstock/penstock/internal/blob"
+	"github.com/penstock/penstock/internal/claimcheck"
+	"github.com/penstock/penstock/internal/claimcheck/claimchecktest"
 	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/internal/tasktopic"
@@ -38,6 +42,7 @@ type world struct {
 	found   map[task.ID]taskstore.Found
 	kafka   error
 	redis   error
+	blobs   *claimchecktest.Store
 }
 
 func (w *world) Conversation(_ context.Context, r *conversation.Record) (tasktopic.Ack, error) {
@@ -86,8 +91,8 @@ func (w *world) Params() taskstore.Params { return taskstore.Params{TTL: time.Ho
 func inWorld(t *testing.T, f func(t *testing.T, w *world, d *session.Desk)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{found: map[task.ID]taskstore.Found{}}
-		f(t, w, session.New(session.Params{Publisher: w, Store: w, Results: w}))
+		w := &world{found: map[task.ID]taskstore.Found{}, blobs: claimchecktest.New()}
+		f(t, w, session.New(session.Params{Publisher: w, Store: w, Results: w, Claims: claimcheck.New(w.blobs, claimcheck.Params{})}))
 	})
 }
 
@@ -239,4 +244,83 @@ func TestTurnsAreShownAsTheyEnded(t *testing.T) {
 			t.Errorf("of %d turns (-want +got)\n%.2000s", got.TurnCount, diff)
 		}
 	})
+}
+
+// stored is a session of turns that lie in the blob store: what was asked of
+// each, and answered, is as long as the turn says.
+func (w *world) stored(lengths ...int) {
+	w.session = &convstore.Session{Until: time.Now(), Total: len(lengths)}
+	for i, n := range lengths {
+		id := task.ID(fmt.Sprint("task ", i))
+		asked := w.blobs.Hold(fmt.Sprintf(`{"messages":[{"role":"user","content":"%d %s"}]}`, i, strings.Repeat("q", n)))
+		said := w.blobs.Hold(fmt.Sprintf(`{"text":"%d %s"}`, i, strings.Repeat("a", n)))
+		w.session.Turns = append(w.session.Turns, convstore.Turn{TaskID: id, ContentRef: &asked})
+		w.found[id] = taskstore.Found{View: api.Task{TaskID: id, Status: task.Succeeded, OutputRef: &said, Usage: &task.Usage{CompletionTokens: 2}}}
+	}
+}
+
+func TestTurnsInTheBlobStoreAreShown(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, d *session.Desk) {
+		w.stored(1<<10, 8)
+		got, err := d.Show(t.Context(), "acme", "s-1", 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []api.Turn{{
+			TaskID: "task 0", Status: task.Succeeded, Tokens: 266,
+			Messages: json.RawMessage(`[{"role":"user","content":"0 ` + strings.Repeat("q", 1<<10) + `"}]`),
+			Answer:   json.RawMessage(`{"role":"assistant","content":"0 ` + strings.Repeat("a", 1<<10) + `"}`),
+		}, {
+			TaskID: "task 1", Status: task.Succeeded, Tokens: 12,
+			Messages: json.RawMessage(`[{"role":"user","content":"1 qqqqqqqq"}]`),
+			Answer:   json.RawMessage(`{"role":"assistant","content":"1 aaaaaaaa"}`),
+		}}
+		if diff := cmp.Diff(want, got.Turns); diff != "" {
+			t.Errorf("(-want +got)\n%.2000s", diff)
+		}
+	})
+}
+
+func TestALookFetchesNoMoreThanItShows(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, d *session.Desk) {
+		w.stored(1<<20, 1<<20, 5<<20, 1<<20)
+		got, err := d.Show(t.Context(), "acme", "s-1", 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, omitted := range []bool{true, true, true, false} {
+			if turn := got.Turns[i]; turn.Omitted != omitted || (turn.Messages == nil) != omitted || (turn.Answer == nil) != omitted {
+				t.Errorf("turn %d: omitted %t, %d bytes of messages", i, turn.Omitted, len(turn.Messages))
+			}
+		}
+		if n := w.blobs.Calls(); n > 4 {
+			t.Errorf("%d contents were fetched, two of them are shown", n)
+		}
+	})
+}
+
+func TestWhatIsLostIsOmittedAndAStoreThatIsAwayIsNot(t *testing.T) {
+	for name, c := range map[string]struct {
+		store   error
+		omitted bool
+	}{
+		"the content is gone":         {blob.ErrNotFound, true},
+		"it is not what it was":       {blob.ErrCorrupt, true},
+		"the store does not answer":   {blob.ErrUnavailable, false},
+		"it is too large for us only": {blob.ErrTooLarge, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world, d *session.Desk) {
+				w.stored(1)
+				w.blobs.Fail(c.store)
+				got, err := d.Show(t.Context(), "acme", "s-1", 1)
+				switch {
+				case !c.omitted && (fault.CodeOf(err) != fault.Unavailable || fault.RetryAfterOf(err) == 0):
+					t.Errorf("%v, want Unavailable with a time to come again", err)
+				case c.omitted && (err != nil || !got.Turns[0].Omitted || got.Turns[0].Messages != nil || got.Turns[0].Answer != nil):
+					t.Errorf("%+v, %v", got.Turns, err)
+				}
+			})
+		})
+	}
 }

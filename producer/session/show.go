@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/penstock/penstock/internal/claimcheck"
 	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/taskstore"
 	"github.com/penstock/penstock/schema/api"
@@ -13,8 +14,8 @@ import (
 	"github.com/penstock/penstock/schema/task"
 )
 
-// maxShown bounds the bytes of messages and answers in one look at a session.
-// Older ones are omitted.
+// maxShown bounds the bytes of messages and answers in one look at a session, and
+// of what is fetched for it from the blob store. Older ones are omitted.
 const maxShown = 4 << 20
 
 // Show returns a session with its newest turns. Errors: NotFound for one that
@@ -32,18 +33,23 @@ func (d *Desk) Show(ctx context.Context, tenant, id string, newest int) (api.Ses
 	if len(s.Turns) == 0 {
 		return out, nil
 	}
-	ids := make([]task.ID, len(s.Turns))
-	for i, t := range s.Turns {
+	found, err := d.found(ctx, s.Turns)
+	if err != nil {
+		return api.Session{}, unreadable(err)
+	}
+	out.Turns, err = d.turns(ctx, s.Turns, found)
+	return out, err
+}
+
+// found is what is known of the tasks of turns.
+func (d *Desk) found(ctx context.Context, of []convstore.Turn) ([]taskstore.Found, error) {
+	ids := make([]task.ID, len(of))
+	for i, t := range of {
 		ids[i] = t.TaskID
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.p.Timeout)
 	defer cancel()
-	found, err := d.p.Results.GetMany(ctx, ids)
-	if err != nil {
-		return api.Session{}, unreadable(err)
-	}
-	out.Turns, err = turns(s.Turns, found)
-	return out, err
+	return d.p.Results.GetMany(ctx, ids)
 }
 
 func unreadable(err error) error {
@@ -66,35 +72,88 @@ func (d *Desk) shown(id string, s *convstore.Session) api.Session {
 }
 
 // turns shows the newest in full, within the bound.
-func turns(of []convstore.Turn, found []taskstore.Found) ([]api.Turn, error) {
+func (d *Desk) turns(ctx context.Context, of []convstore.Turn, found []taskstore.Found) ([]api.Turn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.p.Fetch)
+	defer cancel()
+	l := look{d.p.Claims, maxShown}
 	out := make([]api.Turn, len(of))
-	room := maxShown
 	for i := len(of) - 1; i >= 0; i-- {
-		t, err := turn(of[i], found[i])
-		if err != nil {
+		var err error
+		if out[i], err = l.turn(ctx, of[i], found[i].View); err != nil {
 			return nil, err
 		}
-		if room -= len(t.Messages) + len(t.Answer); room < 0 {
-			t.Messages, t.Answer, t.Omitted = nil, nil, true
-		}
-		out[i] = t
 	}
 	return out, nil
 }
 
-func turn(of convstore.Turn, f taskstore.Found) (api.Turn, error) {
-	out := api.Turn{TaskID: of.TaskID, Status: f.View.Status, At: of.At, Messages: of.Content, Omitted: of.ContentRef != nil}
-	if f.View.Status != task.Succeeded {
-		return out, nil
-	}
-	if f.View.Output == nil { // in the blob store, or past its time to live
-		out.Omitted = true
-		return out, nil
-	}
-	var err error
-	if out.Answer, err = conversation.Answer(f.View.Output); err != nil {
+// look is one look at a session.
+type look struct {
+	claims Claims
+	room   int64 // bytes that may still be shown
+}
+
+func (l *look) turn(ctx context.Context, of convstore.Turn, end api.Task) (api.Turn, error) {
+	out := api.Turn{TaskID: of.TaskID, Status: end.Status, At: of.At}
+	if err := l.asked(ctx, &out, of); err != nil {
 		return out, err
 	}
-	out.Tokens = conversation.Guess(len(of.Content)) + conversation.Tokens(f.View.Output, f.View.Usage, out.Answer)
+	if err := l.answered(ctx, &out, end); err != nil {
+		return out, err
+	}
+	if l.room -= int64(len(out.Messages) + len(out.Answer)); l.room < 0 {
+		out.Messages, out.Answer, out.Omitted = nil, nil, true
+	}
 	return out, nil
+}
+
+// asked shows what a turn's task brought.
+func (l *look) asked(ctx context.Context, out *api.Turn, of convstore.Turn) error {
+	if !l.fits(of.ContentRef) {
+		out.Omitted = true
+		return nil
+	}
+	p, release, err := l.claims.Collect(ctx, task.Payload{Messages: of.Content, Ref: of.ContentRef})
+	if err != nil {
+		return missing(out, err)
+	}
+	release() // from here on it counts among what is shown
+	out.Messages = p.Messages
+	return nil
+}
+
+// answered shows the answer of a turn that is remembered.
+func (l *look) answered(ctx context.Context, out *api.Turn, end api.Task) error {
+	if end.Status != task.Succeeded {
+		return nil
+	}
+	if !l.fits(end.OutputRef) {
+		out.Omitted = true
+		return nil
+	}
+	whole, release, err := l.claims.Task(ctx, end)
+	if err != nil {
+		return missing(out, err)
+	}
+	release()
+	if whole.Output == nil { // lost, or past its time to live
+		out.Omitted = true
+		return nil
+	}
+	if out.Answer, err = conversation.Answer(whole.Output); err != nil {
+		return err
+	}
+	out.Tokens = conversation.Guess(len(out.Messages)) + conversation.Tokens(whole.Output, whole.Usage, out.Answer)
+	return nil
+}
+
+// fits reports whether a stored content may be fetched to be shown.
+func (l *look) fits(ref *task.Ref) bool { return ref == nil || ref.Bytes <= l.room }
+
+// missing leaves out what is lost. A store that is away may have it still.
+func missing(out *api.Turn, err error) error {
+	if claimcheck.Fault(err).Code != fault.BlobLost {
+		return unreadable(err)
+	}
+	out.Omitted = true
+	return nil
 }

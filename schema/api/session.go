@@ -44,5 +44,5 @@ type Turn struct {
 	Messages json.RawMessage `json:"messages,omitempty"` // what the task brought
 	Answer   json.RawMessage `json:"answer,omitempty"`   // the message that it is remembered as
 	Tokens   int             `json:"tokens,omitempty"`   // of both, counted or guessed
-	Omitted  bool            `json:"omitted,omitempty"`  // messages, answer or both are too large to be shown here, or past their time
+	Omitted  bool            `json:"omitted,omitempty"`  // messages, answer or both are too large to be shown beside newer ones, or past their time
 }
