@@ -7,12 +7,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/penstock/penstock/internal/claimcheck"
-	"github.com/penstock/penstock/internal/convstore"
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/lookup"
 	"github.com/penstock/penstock/internal/tasktopic"
@@ -20,6 +18,7 @@ import (
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/openai"
 	"github.com/penstock/penstock/producer/responses"
+	"github.com/penstock/penstock/producer/responses/responsestest"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/conversation"
 	"github.com/penstock/penstock/schema/event"
@@ -32,45 +31,12 @@ const (
 	backgroundBody = `{"model":"sim-chat","input":"hi","background":true}`
 )
 
-// shelf is penstock.conversations and its projection in memory, and the tasks of
-// responses.
+// shelf is where responses lie, and their tasks.
 type shelf struct {
-	w *world
-
-	mu      sync.Mutex
-	records []*conversation.Record
-	err     error // of every record
-	newest  event.Fence
-	open    task.Status // of tasks that have no winner
-}
-
-func (s *shelf) Conversation(_ context.Context, r *conversation.Record) (tasktopic.Ack, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err == nil {
-		s.records = append(s.records, r)
-	}
-	return tasktopic.Ack{}, s.err
-}
-
-func (s *shelf) BrokerNow() time.Time { return time.Now() }
-
-func (s *shelf) Stored(_ context.Context, id task.ID) (out *convstore.Request, deleted bool, _ error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.records {
-		switch {
-		case r.TaskID != id:
-		case r.Step == conversation.Deleted:
-			return nil, true, convstore.ErrUnknown
-		default:
-			out = &convstore.Request{At: r.At, Content: r.Content, ContentRef: r.ContentRef}
-		}
-	}
-	if out == nil {
-		return nil, false, convstore.ErrUnknown
-	}
-	return out, false, nil
+	responsestest.Shelf
+	w      *world
+	newest event.Fence
+	open   task.Status // of tasks that have no winner
 }
 
 // Task is a task that has ended as the world's winner, or has not.
@@ -120,7 +86,7 @@ func TestAResponseIsStoredBeforeItsTaskAndFoundByItsID(t *testing.T) {
 	if !ok || string(of) != w.Header().Get("X-Task-Id") || len(b.tasks) != 1 || b.tasks[0].ID != of || b.tasks[0].Class != task.Interactive {
 		t.Fatalf("%s, %+v", id, b.tasks)
 	}
-	if r := b.shelf.records[0]; len(b.shelf.records) != 1 || r.Step != conversation.Stored || r.TaskID != of || r.Tenant != "acme" || !r.Until.After(r.At) {
+	if r := b.shelf.Records()[0]; len(b.shelf.Records()) != 1 || r.Step != conversation.Stored || r.TaskID != of || r.Tenant != "acme" || !r.Until.After(r.At) {
 		t.Errorf("%+v", r)
 	}
 	found := b.get("/v1/responses/" + id)
@@ -144,22 +110,22 @@ func TestWhatIsNotToBeStoredIsNot(t *testing.T) {
 	b := setup(t, admit.Params{})
 	b.winner = succeededAs(&task.Output{Text: "hello", FinishReason: "stop"})
 	made := objectOf(t, b.post("/v1/responses", `{"model":"sim-chat","input":"hi","store":false}`))
-	if id, _ := made["id"].(string); made["store"] != false || len(b.shelf.records) != 0 || b.get("/v1/responses/"+id).Code != 404 {
-		t.Errorf("%v, %v", made, b.shelf.records)
+	if id, _ := made["id"].(string); made["store"] != false || len(b.shelf.Records()) != 0 || b.get("/v1/responses/"+id).Code != 404 {
+		t.Errorf("%v, %v", made, b.shelf.Records())
 	}
 }
 
 func TestNothingIsAcceptedThatCannotBeStored(t *testing.T) {
 	t.Parallel()
 	b := setup(t, admit.Params{})
-	b.shelf.err = tasktopic.ErrUnknown
+	b.shelf.Refuse(tasktopic.ErrUnknown)
 	w := b.post("/v1/responses", responseBody)
 	if code, _ := failureIn(t, w.Body.Bytes()); w.Code != 503 || code != "unavailable" || w.Header().Get("Retry-After") == "" || len(b.tasks) != 0 {
 		t.Errorf("%d %s, %d tasks", w.Code, w.Body, len(b.tasks))
 	}
-	b.shelf.err = nil
-	if w := b.post("/v1/responses", `{"model":"nobody","input":"hi"}`); w.Code != 404 || len(b.shelf.records) != 0 {
-		t.Errorf("%d %s, %d records", w.Code, w.Body, len(b.shelf.records))
+	b.shelf.Refuse(nil)
+	if w := b.post("/v1/responses", `{"model":"nobody","input":"hi"}`); w.Code != 404 || len(b.shelf.Records()) != 0 {
+		t.Errorf("%d %s, %d records", w.Code, w.Body, len(b.shelf.Records()))
 	}
 }
 
@@ -457,8 +423,8 @@ func TestARetryJoinsTheResponseThatItRepeats(t *testing.T) {
 	b := setup(t, admit.Params{})
 	first := objectOf(t, b.post("/v1/responses", backgroundBody, "Idempotency-Key", "k"))
 	again := objectOf(t, b.post("/v1/responses", backgroundBody, "Idempotency-Key", "k"))
-	if first["id"] != again["id"] || first["created_at"] != again["created_at"] || len(b.tasks) != 1 || len(b.shelf.records) != 1 {
-		t.Errorf("%v, then %v: %d tasks, %d records", first, again, len(b.tasks), len(b.shelf.records))
+	if first["id"] != again["id"] || first["created_at"] != again["created_at"] || len(b.tasks) != 1 || len(b.shelf.Records()) != 1 {
+		t.Errorf("%v, then %v: %d tasks, %d records", first, again, len(b.tasks), len(b.shelf.Records()))
 	}
 }
 

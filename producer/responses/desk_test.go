@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,57 +21,20 @@ import (
 	"github.com/penstock/penstock/producer/cancel"
 	"github.com/penstock/penstock/producer/openai"
 	"github.com/penstock/penstock/producer/responses"
+	"github.com/penstock/penstock/producer/responses/responsestest"
 	"github.com/penstock/penstock/schema/api"
-	"github.com/penstock/penstock/schema/conversation"
 	"github.com/penstock/penstock/schema/fault"
 	"github.com/penstock/penstock/schema/task"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a log of conversations whose projection lags behind, and the tasks of
-// responses.
+// world is the log of conversations, and the tasks of responses.
 type world struct {
-	mu      sync.Mutex
-	records []*conversation.Record
-	lag     time.Duration
-	err     error // of every record
-	away    error // of every read
+	responsestest.Shelf
 	stopped []task.ID
 	view    api.Task
 	gone    bool
-}
-
-func (w *world) Conversation(_ context.Context, r *conversation.Record) (tasktopic.Ack, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil {
-		w.records = append(w.records, r)
-	}
-	return tasktopic.Ack{}, w.err
-}
-
-func (w *world) BrokerNow() time.Time { return time.Now() }
-
-func (w *world) Stored(_ context.Context, id task.ID) (out *convstore.Request, deleted bool, _ error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.away != nil {
-		return nil, false, w.away
-	}
-	for _, r := range w.records {
-		switch {
-		case r.TaskID != id, time.Since(r.At) < w.lag:
-		case r.Step == conversation.Deleted:
-			return nil, true, convstore.ErrUnknown
-		default:
-			out = &convstore.Request{At: r.At, Content: r.Content, ContentRef: r.ContentRef}
-		}
-	}
-	if out == nil {
-		return nil, false, convstore.ErrUnknown
-	}
-	return out, false, nil
 }
 
 func (w *world) Task(_ context.Context, id task.ID, _ time.Duration, _ context.Context) (api.Task, func(), error) {
@@ -130,13 +92,14 @@ func TestAResponseOfAMomentAgoIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Hour) // an id of the start of a day could be made of a key
 		b := setup(t, nil)
-		b.lag = 300 * time.Millisecond
+		lag := 300 * time.Millisecond
+		b.Lag(lag)
 		id, began := b.keep(t, "", "hi", false), time.Now()
 		r, err := b.Find(t.Context(), "acme", id)
-		if waited := time.Since(began); err != nil || r.Request.Echo.Model != "m" || waited < b.lag || waited > 2*b.lag {
+		if waited := time.Since(began); err != nil || r.Request.Echo.Model != "m" || waited < lag || waited > 2*lag {
 			t.Errorf("%+v, %v after %s", r, err, waited)
 		}
-		b.lag = time.Hour
+		b.Lag(time.Hour)
 		began = time.Now()
 		if _, err := b.Find(t.Context(), "acme", id); fault.CodeOf(err) != fault.NotFound || time.Since(began) > 2*time.Second {
 			t.Errorf("%v after %s", err, time.Since(began))
@@ -154,7 +117,7 @@ func TestWhatCannotBeSaidYetIsNotDenied(t *testing.T) {
 		b := setup(t, nil)
 		id := b.keep(t, "", "hi", false)
 		for _, away := range []error{convstore.ErrRebuilding, errors.New("redis is away")} {
-			b.away = away
+			b.Away(away)
 			if _, err := b.Find(t.Context(), "acme", id); fault.CodeOf(err) != fault.Unavailable || fault.RetryAfterOf(err) == 0 {
 				t.Errorf("%v: %v", away, err)
 			}
@@ -168,7 +131,7 @@ func TestWhatCannotBeSaidYetIsNotDenied(t *testing.T) {
 func TestADeletionIsSeenWhenItIsAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
-		b.lag = 100 * time.Millisecond
+		b.Lag(100 * time.Millisecond)
 		id := b.keep(t, "", "hi", false)
 		of, err := b.Delete(t.Context(), "acme", id)
 		if err != nil || openai.ResponseID(of) != id || len(b.stopped) != 1 {
@@ -184,12 +147,12 @@ func TestADeletionIsSeenWhenItIsAnswered(t *testing.T) {
 func TestADeletionThatIsNotDurableIsNotAnswered(t *testing.T) {
 	b := setup(t, nil)
 	id := b.keep(t, "", "hi", false)
-	b.err = tasktopic.ErrUnknown
+	b.Refuse(tasktopic.ErrUnknown)
 	if _, err := b.Delete(t.Context(), "acme", id); fault.CodeOf(err) != fault.Unavailable {
 		t.Errorf("%v", err)
 	}
 	for because, want := range map[error]fault.Code{tasktopic.ErrUnknown: fault.Unavailable, tasktopic.ErrFull: fault.Unavailable, tasktopic.ErrTooLarge: fault.TooLarge} {
-		b.err = because
+		b.Refuse(because)
 		if err := b.Keep(t.Context(), "acme", b.minter.New("acme", time.Now()), &openai.ResponseRequest{}); fault.CodeOf(err) != want || errors.Is(err, because) {
 			t.Errorf("%v: %v", because, err)
 		}
@@ -232,7 +195,7 @@ func TestLargeRequestsLieInTheBlobStore(t *testing.T) {
 	b := setup(t, claimcheck.New(store, claimcheck.Params{}))
 	text := strings.Repeat("x", claimcheck.Inline+1)
 	id := b.keep(t, "", text, false)
-	if r := b.records[0]; r.Content != nil || r.ContentRef == nil {
+	if r := b.Records()[0]; r.Content != nil || r.ContentRef == nil {
 		t.Fatalf("%d bytes inline, ref %v", len(r.Content), r.ContentRef)
 	}
 	r, err := b.Find(ctx, "acme", id)
