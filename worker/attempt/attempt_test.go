@@ -315,18 +315,20 @@ func TestWhatIsNoTextIsAnEventOfItsOwn(t *testing.T) {
 	inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, redis *attempttest.Redis) {
 		try := newTry(1, true)
 		r.Do(t.Context(), call(func(_ context.Context, items []backend.Item) []backend.Outcome {
+			items[0].Emit(backend.Piece{Text: "at once"})
+			synctest.Wait() // what follows is gathered
 			for _, p := range []backend.Piece{
 				{Text: "a"}, {Text: "b"}, {Text: "c", Choice: []byte(`{"logprobs":{}}`)}, {Text: "d"}, {Choice: []byte(`{"delta":{}}`)}, {}, {Text: "e"},
 			} {
 				items[0].Emit(p)
 			}
-			return []backend.Outcome{attempttest.OK("abcde")}
+			return []backend.Outcome{attempttest.OK("at onceabcde")}
 		}), []*attempt.Try{try})
 		var got []string
 		for _, e := range redis.Events(try.Task.ID)[1:] {
 			got = append(got, e.Text+string(e.Choice))
 		}
-		if diff := cmp.Diff([]string{"ab", `c{"logprobs":{}}`, "d", `{"delta":{}}`, "e"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"at once", "ab", `c{"logprobs":{}}`, "d", `{"delta":{}}`, "e"}, got); diff != "" {
 			t.Errorf("events (-want +got)\n%s", diff)
 		}
 	})
