@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +42,10 @@ type Deps struct {
 	Registry prometheus.Registerer
 	Ready    *lifecycle.Readiness // told when Kafka and Redis have answered
 	Auth     auth.Authenticator   // default: the API keys of the configuration, else everybody is tenant dev
+
+	// WebhookDial is the way to receivers of webhooks, for tests. Default: one that
+	// keeps to what the configuration allows.
+	WebhookDial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Service is the results service. Its routes are added to an Echo by Register.
@@ -98,7 +103,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (_ *Service, err error) {
 	if err := s.openKafka(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.openWebhooks(ctx, d.Registry)
+	return s, s.openWebhooks(ctx, d)
 }
 
 // wire connects to Redis when first needed and builds what stands on it.
@@ -147,7 +152,7 @@ func (s *Service) openKafka(ctx context.Context) error {
 
 // openWebhooks builds what calls webhooks. It writes, so it needs the brokers'
 // time.
-func (s *Service) openWebhooks(ctx context.Context, reg prometheus.Registerer) error {
+func (s *Service) openWebhooks(ctx context.Context, d Deps) error {
 	writer, err := kafkaclient.New(s.cfg.Kafka, s.log, kafkaclient.ProducerOpts(webhookBuffer)...)
 	if err != nil {
 		return err
@@ -161,9 +166,11 @@ func (s *Service) openWebhooks(ctx context.Context, reg prometheus.Registerer) e
 	if err != nil {
 		return err
 	}
+	p := s.cfg.webhooks(s.store.Params().Gone)
+	p.Dial = d.WebhookDial
 	s.courier = webhook.New(webhook.Deps{
-		Publisher: s.publisher, Logs: s.store, Keys: keys, Kafka: s.cfg.Kafka, Log: s.log, Registry: reg,
-	}, s.cfg.webhooks(s.store.Params().Gone))
+		Publisher: s.publisher, Logs: s.store, Keys: keys, Kafka: s.cfg.Kafka, Log: s.log, Registry: d.Registry,
+	}, p)
 	return nil
 }
 

@@ -490,6 +490,11 @@ func simulated() []mutant {
 			tests: []string{"./cmd/sim"}, run: "TestSimulation",
 		},
 		{
+			name: "sim-webhooks-lost-at-takeover", rule: "webhooks: who takes a partition over goes on with its deliveries",
+			file: "resultsvc/webhook/partition.go", old: "if !d.settled() {\n\t\t\t\tc.enqueue(d)", new: "if d.settled() {\n\t\t\t\tc.enqueue(d)",
+			tests: []string{"./cmd/sim"}, run: "TestSimulation",
+		},
+		{
 			name: "sim-accepted-without-ack", rule: "I6: 202 only after acks=all",
 			file: "producer/ingest/ingest.go", old: "if err != nil {\n\t\treturn Receipt{}, publishFault(err)", new: "if err != nil && d == nil {\n\t\treturn Receipt{}, publishFault(err)",
 			tests: []string{"./cmd/sim"}, run: "TestSimulation",

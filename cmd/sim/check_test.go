@@ -52,6 +52,7 @@ func (w *world) verdict(callers []*caller) {
 	log.checkCommits()
 	log.checkLetters()
 	log.checkSessions(callers)
+	log.checkHooks(callers)
 }
 
 // winnersOf is the visible terminal of each generation.

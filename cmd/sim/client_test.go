@@ -19,6 +19,7 @@ import (
 // caller is a client of one task, and what it saw.
 type caller struct {
 	w *world
+	n int // of the order
 	o order
 	r *rand.Rand
 
@@ -30,13 +31,14 @@ type caller struct {
 }
 
 func (w *world) newCaller(i int, o order) *caller {
-	return &caller{w: w, o: o, r: rand.New(rand.NewPCG(w.seed, 1000+uint64(i))), seen: map[uint8]api.Task{}}
+	return &caller{w: w, n: i, o: o, r: rand.New(rand.NewPCG(w.seed, 1000+uint64(i))), seen: map[uint8]api.Task{}}
 }
 
 func (c *caller) body() api.SubmitRequest {
 	b := api.SubmitRequest{
 		Model: chatModel, Payload: task.Payload{Text: c.o.prompt}, Stream: c.o.stream, Class: c.o.class,
 		Timeout: c.o.timeout, OrderingKey: c.o.ordering, SessionID: c.o.session, Memory: c.o.session != "",
+		Webhook: c.o.webhook(c.n),
 	}
 	if c.o.embed {
 		raw, err := json.Marshal(c.o.prompt)

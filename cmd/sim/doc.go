@@ -3,7 +3,8 @@
 // broker and a Redis inside the process, where minutes pass in milliseconds.
 //
 // A seed makes a plan: some tasks (streams, batches, embeddings, poison, tasks
-// that fail at first, deadlines, cancels, repeated submits) and some faults
+// that fail at first, deadlines, cancels, repeated submits, webhooks whose
+// receivers refuse, are slow or hang up at first) and some faults
 // (crashes, drains, members that come and go, links that break, stall or crawl,
 // answers of the broker that are errors after the work was done, a Redis that
 // is away or empty, engines that fail). The plan runs, everything heals, and a
@@ -21,6 +22,9 @@
 //   - a dead letter comes before the death it tells of, records that are no tasks
 //     have one, an answer is that of its own prompt, and in the end no task ended
 //     worse than it was ordered.
+//   - whoever gave a webhook is told each end that it is for, at least once and
+//     under one id, and nobody is told anything but the end that won, word for
+//     word; the owner is shown each delivery as made.
 //   - I8 when all is closed no goroutine is left.
 //
 // What a seed replays is the plan: which tasks are submitted when, and which

@@ -66,9 +66,11 @@ var faults = map[string]func(w *world, s strike){
 		delay := time.Duration(5+s.pick%100) * time.Millisecond
 		i.kafka.slow(delay)
 		i.redis.slow(delay)
+		i.hooks.slow(delay)
 		time.Sleep(s.last)
 		i.kafka.slow(0)
 		i.redis.slow(0)
+		i.hooks.slow(0)
 	},
 	"the broker answers with errors": func(w *world, s strike) {
 		f := brokerFaults[s.pick%len(brokerFaults)]

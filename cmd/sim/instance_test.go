@@ -30,6 +30,7 @@ type instance struct {
 	open  func(ctx context.Context, l *life) (service, error)
 	kafka weather
 	redis weather
+	hooks weather // to receivers of webhooks
 
 	mu  sync.Mutex
 	now *life // nil: not running
@@ -39,6 +40,7 @@ type instance struct {
 type life struct {
 	instance     *instance
 	kafka, redis *link
+	hooks        *link
 	server       *httpserver.Server
 	log          *slog.Logger
 	reg          *prometheus.Registry
@@ -58,7 +60,7 @@ func (i *instance) start() {
 		return
 	}
 	l := &life{
-		instance: i, kafka: &link{weather: &i.kafka}, redis: &link{weather: &i.redis},
+		instance: i, kafka: &link{weather: &i.kafka}, redis: &link{weather: &i.redis}, hooks: &link{weather: &i.hooks},
 		log: i.w.log.With("instance", i.name), done: make(chan struct{}), killed: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -66,6 +68,7 @@ func (i *instance) start() {
 		close(l.killed)
 		l.kafka.kill()
 		l.redis.kill()
+		l.hooks.kill()
 		l.cancel()
 	})
 	i.now = l

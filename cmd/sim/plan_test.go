@@ -36,7 +36,9 @@ type order struct {
 	watch    bool          // over an event stream, from the beginning on
 	polls    []time.Duration
 	ordering string
-	session  string // whose memory it has; empty: none
+	session  string   // whose memory it has; empty: none
+	hook     string   // what the receiver of its webhook does; empty: it has none
+	events   []string // that the webhook is for; none: all
 }
 
 // strike is one fault of the plan.
@@ -64,6 +66,7 @@ func newPlan(seed uint64, tasks int) plan {
 	for i := range tasks {
 		p.orders = append(p.orders, newOrder(r, i))
 	}
+	giveHooks(seed, p.orders)
 	names := make([]string, 0, len(faults))
 	for name := range faults {
 		names = append(names, name)

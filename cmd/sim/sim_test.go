@@ -67,6 +67,7 @@ func simulate(t *testing.T, seed uint64, tasks int) {
 		p.strikes = nil
 	}
 	w := openWorld(t, seed)
+	w.receiver.orders = p.orders
 	defer w.close()
 	defer func() {
 		if t.Failed() {

@@ -29,9 +29,9 @@ const (
 // while.
 func (g *wedge) mend(w *world, adm *kadm.Client) {
 	members := map[string][]*instance{
-		topic.WorkerGroup(pool): w.workers[:2], topic.RetryGroup: w.workers[:2], topic.ProjectorGroup: w.results,
+		topic.WorkerGroup(pool): w.workers[:2], topic.RetryGroup: w.workers[:2], topic.ProjectorGroup: w.results, topic.WebhookGroup: w.results,
 	}
-	groups, err := adm.DescribeGroups(w.t.Context(), topic.WorkerGroup(pool), topic.RetryGroup, topic.ProjectorGroup)
+	groups, err := adm.DescribeGroups(w.t.Context(), topic.WorkerGroup(pool), topic.RetryGroup, topic.ProjectorGroup, topic.WebhookGroup)
 	w.must(err)
 	if g.since == nil {
 		g.since = map[string]time.Time{}

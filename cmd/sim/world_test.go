@@ -40,19 +40,20 @@ var topics = tasktopic.Config{Partitions: 3, Retention: 6 * time.Hour, MaxTaskAg
 
 // world is the whole system in one bubble.
 type world struct {
-	t       *testing.T
-	seed    uint64
-	log     *slog.Logger
-	net     kfake.VirtualNetwork
-	broker  *devstack.Broker
-	store   *devstack.Store
-	models  *catalog.Catalog
-	engine  *engine
-	kafka   kafkaclient.Config // the checker's own way, in fair weather
-	cl      *kgo.Client
-	http    *http.Client
-	commits commits
-	wg      sync.WaitGroup // lives of instances, and the store's clock
+	t        *testing.T
+	seed     uint64
+	log      *slog.Logger
+	net      kfake.VirtualNetwork
+	broker   *devstack.Broker
+	store    *devstack.Store
+	models   *catalog.Catalog
+	engine   *engine
+	kafka    kafkaclient.Config // the checker's own way, in fair weather
+	cl       *kgo.Client
+	http     *http.Client
+	commits  commits
+	receiver *receiver
+	wg       sync.WaitGroup // lives of instances, and the store's clock
 
 	producers, workers, results []*instance
 	stopStore                   context.CancelFunc
@@ -87,6 +88,7 @@ func openWorld(t *testing.T, seed uint64) *world {
 	w.must(w.models.Validate())
 	w.openTopics()
 	w.watchCommits()
+	w.openReceiver()
 	for i := range 2 {
 		w.producers = append(w.producers, &instance{w: w, name: fmt.Sprint("producer-", i), port: 8000 + i, open: openProducer})
 		w.results = append(w.results, &instance{w: w, name: fmt.Sprint("results-", i), port: 8100 + i, open: openResults})
@@ -97,6 +99,7 @@ func openWorld(t *testing.T, seed uint64) *world {
 	r := rand.New(rand.NewPCG(seed, 2))
 	for _, i := range w.all() {
 		i.kafka.usual, i.redis.usual = between(r, 0, 4*time.Millisecond), between(r, 0, 4*time.Millisecond)
+		i.hooks.usual = i.kafka.usual
 	}
 	for _, i := range w.residents() {
 		i.start()
@@ -131,6 +134,7 @@ func (w *world) openTopics() {
 func openProducer(ctx context.Context, l *life) (service, error) {
 	c := producer.DefaultConfig()
 	c.Kafka, c.Redis, c.TopicConfig.Config = l.kafkaConfig(), l.redisConfig(), topics
+	c.WebhookAllowPrivate = true
 	s, err := producer.Open(ctx, c, producer.Deps{Log: l.log, Registry: l.reg, Catalog: l.instance.w.models})
 	if err != nil {
 		return service{}, err
@@ -142,8 +146,8 @@ func openProducer(ctx context.Context, l *life) (service, error) {
 func openResults(ctx context.Context, l *life) (service, error) {
 	c := resultsvc.DefaultConfig()
 	c.Kafka, c.Redis, c.TopicConfig.Config = l.kafkaConfig(), l.redisConfig(), topics
-	c.StreamDrain = time.Second
-	s, err := resultsvc.Open(ctx, c, resultsvc.Deps{Log: l.log, Registry: l.reg})
+	c.StreamDrain, c.WebhookAllowPrivate = time.Second, true
+	s, err := resultsvc.Open(ctx, c, resultsvc.Deps{Log: l.log, Registry: l.reg, WebhookDial: l.hooks.over(l.instance.w.net.DialContext)})
 	if err != nil {
 		return service{}, err
 	}
@@ -190,7 +194,7 @@ func (w *world) clientOf(results *instance) *client.Client {
 // heal ends all weather and brings back who is missing.
 func (w *world) heal() {
 	for _, i := range w.all() {
-		for _, weather := range []*weather{&i.kafka, &i.redis} {
+		for _, weather := range []*weather{&i.kafka, &i.redis, &i.hooks} {
 			weather.refuse(false)
 			weather.stall(false)
 			weather.slow(0)
@@ -232,6 +236,7 @@ func (w *world) close() {
 	}
 	stops.Wait()
 	w.stopStore()
+	w.receiver.close()
 	w.http.CloseIdleConnections()
 	w.wg.Wait()
 	w.cl.Close()
