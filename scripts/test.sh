@@ -62,6 +62,7 @@ if wanted unit; then
   # two threads share one context of the race detector, which then crashes
   # (golang/go#78156). The detector needs no parallelism to see a race.
   stage unit -race -cpu 1 -timeout 10m work
+  stage sim -timeout 10m ./cmd/sim # without the detector: more seeds, on all processors
   stage arch -count=1 -timeout 5m ./internal/arch # go list's answers are not in the cache's key
 fi
 if ! wanted unit || [[ $only == all ]]; then

@@ -3,6 +3,7 @@ package sim_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"sync"
@@ -30,11 +31,9 @@ func setting(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// What one run of the test does, unless the environment says otherwise.
-const (
-	defaultSeeds = 20
-	defaultTasks = 200
-)
+// defaultTasks is how many tasks a seed has, unless the environment says
+// otherwise.
+const defaultTasks = 200
 
 func TestASeedIsOnePlan(t *testing.T) {
 	a, b, other := newPlan(7, 50), newPlan(7, 50), newPlan(8, 50)
@@ -44,6 +43,18 @@ func TestASeedIsOnePlan(t *testing.T) {
 	}
 	if cmp.Equal(a, other, exact) {
 		t.Error("two seeds made one plan")
+	}
+}
+
+func TestEveryFaultStrikes(t *testing.T) {
+	left := maps.Clone(faults)
+	for seed := range uint64(defaultSeeds) {
+		for _, s := range newPlan(seed, defaultTasks).strikes {
+			delete(left, s.what)
+		}
+	}
+	for name := range left {
+		t.Errorf("none of the %d seeds that run without being asked for has the fault %q", defaultSeeds, name)
 	}
 }
 
