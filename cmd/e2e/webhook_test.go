@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock/penstock/cmd/system"
 	"github.com/penstock/penstock/internal/callback"
 	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/schema/api"
@@ -19,7 +20,8 @@ import (
 	"github.com/penstock/penstock/schema/webhook"
 )
 
-// ear receives webhooks, verifies them and counts the events of each task.
+// ear receives webhooks, verifies them and counts the events of each task or
+// batch.
 type ear struct {
 	t        *testing.T
 	verifier *callback.Verifier
@@ -29,6 +31,23 @@ type ear struct {
 	calls  int                        // also those that were held
 	events map[task.ID]map[string]int // answered, by task and id
 	said   map[string]string          // body of each event
+}
+
+// openEar opens an ear for the webhooks of a system, and says where it is.
+func openEar(t *testing.T, s *system.System) (*ear, string) {
+	t.Helper()
+	secret, err := s.Client().WebhookSecret(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := callback.NewVerifier(config.Secret(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &ear{t: t, verifier: verifier, events: map[task.ID]map[string]int{}, said: map[string]string{}}
+	srv := httptest.NewServer(e)
+	t.Cleanup(srv.Close)
+	return e, srv.URL
 }
 
 // ServeHTTP implements http.Handler.
@@ -88,21 +107,12 @@ func TestAResultsServiceThatIsKilledLosesNoWebhook(t *testing.T) {
 	p := params(t)
 	p.Results, p.Env = 1, []string{"PENSTOCK_WEBHOOK_ALLOW_PRIVATE=true", "PENSTOCK_WEBHOOK_PER_HOST=64", "PENSTOCK_WEBHOOK_TIMEOUT=3s"}
 	s := start(t, p)
-	secret, err := s.Client().WebhookSecret(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := callback.NewVerifier(config.Secret(secret))
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &ear{t: t, verifier: verifier, deaf: true, events: map[task.ID]map[string]int{}, said: map[string]string{}}
-	srv := httptest.NewServer(e)
-	defer srv.Close()
+	e, url := openEar(t, s)
+	e.set(true)
 	submit := func(from int) []task.ID {
 		return submitMany(t, s, tasks, func(i int) api.SubmitRequest {
 			r := prompt(fmt.Sprint("hooked ", from+i))
-			r.Webhook = &task.Webhook{URL: srv.URL + "/hook"}
+			r.Webhook = &task.Webhook{URL: url + "/hook"}
 			return r
 		})
 	}
