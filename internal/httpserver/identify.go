@@ -3,6 +3,7 @@ package httpserver
 import (
 	"context"
 	"log/slog"
+	"net/http"
 
 	"github.com/labstack/echo/v4"
 
@@ -18,6 +19,12 @@ type about struct {
 	id        string
 	bodyLimit int64
 	attrs     []slog.Attr // of the access log, besides its own
+
+	w      http.ResponseWriter // as net/http gave them; nil: no Server serves the request
+	r      *http.Request
+	rest   func()           // of the answer, see Later
+	finish func(whole bool) // logs and counts an answer with a rest
+	sent   int64            // bytes that a StreamWriter wrote past Echo
 }
 
 type aboutKey struct{}
@@ -30,15 +37,18 @@ func aboutOf(c echo.Context) *about {
 	return &about{}
 }
 
-// identify gives every request its id and its place in a trace. A caller's own
+// identify gives every request its id and its place in a trace. What a Server
+// noted of it before stays. A caller's own
 // id is kept if it is short and printable; its traceparent becomes the parent.
 func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		req := c.Request()
-		known := &about{id: telemetry.RequestID(req.Header.Get(HeaderRequestID)), bodyLimit: int64(s.cfg.BodyLimit)}
+		req, known := c.Request(), aboutOf(c)
+		known.id, known.bodyLimit = telemetry.RequestID(req.Header.Get(HeaderRequestID)), int64(s.cfg.BodyLimit)
 		c.Response().Header().Set(HeaderRequestID, known.id)
-		span := telemetry.ChildTraceParent(req.Header.Get(telemetry.HeaderTraceParent))
-		ctx := context.WithValue(telemetry.WithTraceParent(req.Context(), span), aboutKey{}, known)
+		ctx := telemetry.WithTraceParent(req.Context(), telemetry.ChildTraceParent(req.Header.Get(telemetry.HeaderTraceParent)))
+		if known.w == nil {
+			ctx = context.WithValue(ctx, aboutKey{}, known)
+		}
 		c.SetRequest(req.WithContext(ctx))
 		return next(c)
 	}

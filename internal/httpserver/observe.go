@@ -25,23 +25,29 @@ func AddLogAttrs(c echo.Context, attrs ...slog.Attr) {
 	known.attrs = append(known.attrs, attrs...)
 }
 
-// observe writes one access log line per request and counts it. The line has
-// the route's template, not the path, and no query: those may hold tickets.
+// observe writes one access log line per request and counts it, at the end of
+// its answer. The line has the route's template, not the path, and no query:
+// those may hold tickets.
 func observe(e *echo.Echo, log *slog.Logger, m *metrics) echo.MiddlewareFunc {
 	routes := sync.OnceValue(func() map[string]bool { return routePaths(e) }) // at the first request all are there
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			start, method, whole := time.Now(), methodLabel(c.Request().Method), false
+			start, whole := time.Now(), false
 			m.inFlight.Inc()
 			defer func() { // also when a handler cuts the connection by a panic
-				m.inFlight.Dec()
 				route := c.Path()
 				if !routes()[route] {
 					route = unmatched
 				}
-				took := time.Since(start)
-				m.observe(method, route, c.Response().Status, took)
-				logAccess(c, log, method, route, took, whole)
+				finish := entry{
+					log: log, m: m, ctx: context.WithoutCancel(c.Request().Context()), known: aboutOf(c), start: start,
+					method: methodLabel(c.Request().Method), route: route, status: c.Response().Status, bytes: c.Response().Size, ip: c.RealIP(),
+				}.write
+				if known := aboutOf(c); whole && known.rest != nil {
+					known.finish = finish
+					return
+				}
+				finish(whole)
 			}()
 			if err := next(c); err != nil {
 				c.Error(err) // here, so that the status is known above
@@ -52,29 +58,45 @@ func observe(e *echo.Echo, log *slog.Logger, m *metrics) echo.MiddlewareFunc {
 	}
 }
 
-func logAccess(c echo.Context, log *slog.Logger, method, route string, took time.Duration, whole bool) {
-	ctx := context.WithoutCancel(c.Request().Context())
+// entry is what the access log says of one request.
+type entry struct {
+	log    *slog.Logger
+	m      *metrics
+	ctx    context.Context
+	known  *about
+	start  time.Time
+	method string
+	route  string
+	status int
+	bytes  int64 // that Echo saw
+	ip     string
+}
+
+func (a entry) write(whole bool) {
+	took := time.Since(a.start)
+	a.m.inFlight.Dec()
+	a.m.observe(a.method, a.route, a.status, took)
 	level := slog.LevelInfo
-	if isHealth(route) {
+	if isHealth(a.route) {
 		level = slog.LevelDebug
 	}
-	if !log.Enabled(ctx, level) {
+	if !a.log.Enabled(a.ctx, level) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("method", method),
-		slog.String("route", route),
-		slog.Int("status", c.Response().Status),
-		slog.Int64("bytes", c.Response().Size),
+		slog.String("method", a.method),
+		slog.String("route", a.route),
+		slog.Int("status", a.status),
+		slog.Int64("bytes", a.bytes+a.known.sent),
 		slog.Float64("response_time_ms", float64(took.Microseconds())/1000),
-		slog.String("request_id", RequestID(c)),
-		slog.String("trace_id", telemetry.TraceID(telemetry.TraceParent(ctx))),
-		slog.String("remote_ip", c.RealIP()),
+		slog.String("request_id", a.known.id),
+		slog.String("trace_id", telemetry.TraceID(telemetry.TraceParent(a.ctx))),
+		slog.String("remote_ip", a.ip),
 	}
 	if !whole {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	log.LogAttrs(ctx, level, "request", append(attrs, aboutOf(c).attrs...)...)
+	a.log.LogAttrs(a.ctx, level, "request", append(attrs, a.known.attrs...)...)
 }
 
 func routePaths(e *echo.Echo) map[string]bool {

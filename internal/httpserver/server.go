@@ -53,7 +53,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Server {
 	s.echo.Use(s.identify, observe(s.echo, log, newMetrics(reg)), compress(), s.recover)
 	s.mountHealth()
 	s.mux = newAdminMux(&s.ready, reg)
-	s.api, s.admin = s.newHTTP(s.echo), s.newHTTP(s.mux)
+	s.api, s.admin = s.newHTTP(s), s.newHTTP(s.mux)
 	return s
 }
 

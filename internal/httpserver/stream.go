@@ -2,7 +2,6 @@ package httpserver
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"time"
 
@@ -22,14 +21,24 @@ func BeginStream(c echo.Context) error {
 // StreamWriter writes the frames of an event stream, each in one write and one
 // flush with its own deadline: nothing waits for a client for long.
 type StreamWriter struct {
-	to      io.Writer
-	control *http.ResponseController
+	to      http.ResponseWriter
+	known   *about // counts what is written past Echo
 	timeout time.Duration
 }
 
 // NewStreamWriter returns a writer that gives a client so long for one event.
 func NewStreamWriter(c echo.Context, timeout time.Duration) StreamWriter {
-	return StreamWriter{to: c.Response(), control: http.NewResponseController(c.Response()), timeout: timeout}
+	return StreamWriter{to: c.Response(), known: &about{}, timeout: timeout}
+}
+
+// NewLaterWriter is NewStreamWriter for what Later runs: it writes past Echo, so
+// BeginStream must have been called.
+func NewLaterWriter(c echo.Context, timeout time.Duration) StreamWriter {
+	known := aboutOf(c)
+	if known.w == nil { // Later runs it at once
+		return NewStreamWriter(c, timeout)
+	}
+	return StreamWriter{to: known.w, known: known, timeout: timeout}
 }
 
 // slowest is the pace, in bytes a second, at which a client must take what is
@@ -42,10 +51,12 @@ func (w StreamWriter) Send(frame []byte) error {
 	if err := w.deadline(time.Now().Add(w.timeout + time.Duration(len(frame)/slowest)*time.Second)); err != nil {
 		return err
 	}
-	if _, err := w.to.Write(frame); err != nil {
+	n, err := w.to.Write(frame)
+	w.known.sent += int64(n)
+	if err != nil {
 		return err
 	}
-	if err := w.control.Flush(); err != nil {
+	if err := http.NewResponseController(w.to).Flush(); err != nil {
 		return err
 	}
 	return w.deadline(time.Time{})
@@ -54,7 +65,7 @@ func (w StreamWriter) Send(frame []byte) error {
 // deadline sets that of the next write. A recorder in a test has none; a real
 // connection always has.
 func (w StreamWriter) deadline(at time.Time) error {
-	if err := w.control.SetWriteDeadline(at); !errors.Is(err, http.ErrNotSupported) {
+	if err := http.NewResponseController(w.to).SetWriteDeadline(at); !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil
