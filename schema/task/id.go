@@ -9,7 +9,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -94,13 +96,13 @@ type Secret struct {
 // Minter makes and checks ids. It is safe for concurrent use.
 type Minter struct {
 	current Secret
-	byNo    map[uint8][]byte
+	byNo    map[uint8]*macs
 }
 
 // NewMinter signs with current and also accepts ids signed by the retired
 // secrets. Every key must have at least 16 bytes.
 func NewMinter(current Secret, retired ...Secret) (*Minter, error) {
-	m := &Minter{current: current, byNo: map[uint8][]byte{}}
+	m := &Minter{current: current, byNo: map[uint8]*macs{}}
 	for _, s := range append([]Secret{current}, retired...) {
 		if len(s.Key) < 16 {
 			return nil, fmt.Errorf("id secret %d has %d bytes, needs at least 16", s.Number, len(s.Key))
@@ -108,7 +110,7 @@ func NewMinter(current Secret, retired ...Secret) (*Minter, error) {
 		if _, twice := m.byNo[s.Number]; twice {
 			return nil, fmt.Errorf("id secret number %d is used twice", s.Number)
 		}
-		m.byNo[s.Number] = s.Key
+		m.byNo[s.Number] = newMACs(s.Key)
 	}
 	return m, nil
 }
@@ -123,13 +125,13 @@ func (m *Minter) New(tenant string, now time.Time) ID {
 // Keyed returns the one id of (tenant, idempotency key, body) in the bucket
 // that holds now, the same on every node and without a store.
 func (m *Minter) Keyed(tenant, key string, bodyHash [32]byte, now time.Time) ID {
-	mac := hmac.New(sha256.New, m.current.Key)
-	writeField(mac.Write, "penstock idempotency key v1")
-	writeField(mac.Write, tenant)
-	writeField(mac.Write, key)
-	_, _ = mac.Write(bodyHash[:])
+	text := make([]byte, 0, 256)
+	text = appendField(text, "penstock idempotency key v1")
+	text = appendField(text, tenant)
+	text = appendField(text, key)
+	sum := m.byNo[m.current.Number].sum(append(text, bodyHash[:]...))
 	var bits [16]byte
-	copy(bits[:], mac.Sum(nil))
+	copy(bits[:], sum[:])
 	return m.mint(tenant, now.Truncate(Bucket), bits)
 }
 
@@ -140,8 +142,11 @@ func (m *Minter) Check(id ID, tenant string) error {
 	if err != nil {
 		return err
 	}
-	key, ok := m.byNo[raw[6]]
-	if !ok || subtle.ConstantTimeCompare(raw[idBody:], idMAC(key, tenant, raw[:idBody])) != 1 {
+	keyed, ok := m.byNo[raw[6]]
+	if !ok {
+		return ErrForeignID
+	}
+	if sum := idMAC(keyed, tenant, raw[:idBody]); subtle.ConstantTimeCompare(raw[idBody:], sum[:idMACBytes]) != 1 {
 		return ErrForeignID
 	}
 	return nil
@@ -154,23 +159,38 @@ func (m *Minter) mint(tenant string, at time.Time, bits [16]byte) ID {
 	raw = append(raw, ms[2:]...)
 	raw = append(raw, m.current.Number)
 	raw = append(raw, bits[:]...)
-	raw = append(raw, idMAC(m.current.Key, tenant, raw)...)
+	sum := idMAC(m.byNo[m.current.Number], tenant, raw)
+	raw = append(raw, sum[:idMACBytes]...)
 	return ID(idPrefix + strings.ToLower(idEncoding().EncodeToString(raw)))
 }
 
-func idMAC(key []byte, tenant string, body []byte) []byte {
-	mac := hmac.New(sha256.New, key)
-	writeField(mac.Write, "penstock task id v1")
-	writeField(mac.Write, tenant)
-	_, _ = mac.Write(body)
-	return mac.Sum(nil)[:idMACBytes]
+func idMAC(keyed *macs, tenant string, body []byte) [sha256.Size]byte {
+	text := make([]byte, 0, 128)
+	text = appendField(text, "penstock task id v1")
+	text = appendField(text, tenant)
+	return keyed.sum(append(text, body...))
 }
 
-// writeField writes a length-prefixed string, so that no two lists of fields
-// hash alike. A hash's Write never fails.
-func writeField(write func([]byte) (int, error), s string) {
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(s)))
-	_, _ = write(n[:])
-	_, _ = write([]byte(s))
+// appendField appends a length-prefixed string, so that no two lists of fields
+// hash alike.
+func appendField(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+// macs are the HMAC-SHA256 of one key. It keeps what was keyed: every request
+// checks an id, and to key a hash costs more than to hash one.
+type macs struct{ pool sync.Pool }
+
+func newMACs(key []byte) *macs {
+	return &macs{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+}
+
+func (m *macs) sum(text []byte) (out [sha256.Size]byte) {
+	h, _ := m.pool.Get().(hash.Hash)
+	defer m.pool.Put(h)
+	h.Reset()
+	_, _ = h.Write(text) // never fails
+	h.Sum(out[:0])
+	return out
 }
