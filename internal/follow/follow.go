@@ -101,7 +101,7 @@ type Follower struct {
 
 	mu         sync.Mutex // guards what follows, and every feed; never held across I/O
 	feeds      map[task.ID]*feed
-	touched    map[task.ID]struct{} // feeds to compare with the connection
+	touched    []task.ID            // feeds to compare with the connection
 	subscribed map[task.ID]struct{} // commands sent on the connection
 	unanswered map[task.ID]int      // SUBSCRIBEs sent and not acknowledged
 	connected  bool
@@ -113,7 +113,7 @@ func New(store *taskstore.Store, log *eventlog.Log, p Params) *Follower {
 	return &Follower{
 		store: store, log: log, p: p, metrics: newMetrics(p.Registry, p.Service), tail: newTail(p.Remember, p.Skew),
 		changed: make(chan struct{}, 1), due: make(chan struct{}, 1),
-		feeds: map[task.ID]*feed{}, touched: map[task.ID]struct{}{},
+		feeds: map[task.ID]*feed{},
 		subscribed: map[task.ID]struct{}{}, unanswered: map[task.ID]int{},
 	}
 }
@@ -209,7 +209,7 @@ func (f *Follower) register(watches []*watch) {
 // to compare: the next begins with all feeds.
 func (f *Follower) touch(id task.ID) {
 	if f.connected {
-		f.touched[id] = struct{}{}
+		f.touched = append(f.touched, id)
 		wake(f.changed)
 	}
 }

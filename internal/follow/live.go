@@ -50,7 +50,7 @@ func (f *Follower) connect() {
 	clear(f.subscribed)
 	clear(f.unanswered)
 	for id := range f.feeds {
-		f.touched[id] = struct{}{}
+		f.touched = append(f.touched, id)
 	}
 	wake(f.changed)
 }
@@ -61,7 +61,7 @@ func (f *Follower) disconnect() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.connected = false
-	clear(f.touched)
+	f.touched = nil
 	for _, d := range f.feeds {
 		if !d.ready {
 			continue
@@ -96,7 +96,7 @@ func (f *Follower) send(ctx context.Context, live *eventlog.Live) error {
 func (f *Follower) difference() (on, off []task.ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for id := range f.touched {
+	for _, id := range f.touched {
 		d := f.feeds[id]
 		_, subscribed := f.subscribed[id]
 		switch {
@@ -111,7 +111,7 @@ func (f *Follower) difference() (on, off []task.ID) {
 			off = append(off, id)
 		}
 	}
-	clear(f.touched)
+	f.touched = nil
 	return on, off
 }
 

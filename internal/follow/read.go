@@ -48,14 +48,6 @@ func (s *Stream) readable() []*watch {
 	return batch
 }
 
-// retry delivers when a read that failed may be tried again; nil if none is due.
-func (s *Stream) retry() <-chan time.Time {
-	if wait := time.Until(s.retryAt); wait > 0 && len(s.pending) > 0 {
-		return time.After(wait)
-	}
-	return nil
-}
-
 // read reads history for everybody who waits for it, in a few round trips. A
 // failure is tried again; until then the tail may still bring terminals.
 func (s *Stream) read(ctx context.Context, batch []*watch) {
@@ -68,12 +60,17 @@ func (s *Stream) read(ctx context.Context, batch []*watch) {
 			s.await(w)
 			s.activate(w)
 		}
-		s.retryAt = time.Now().Add(min(retryFirst<<min(s.retries, 8), retryMost))
-		s.retries++
+		s.retryLater(min(retryFirst<<min(s.retries, 8), retryMost))
 		s.f.p.Log.Debug("read events of watched tasks", "err", err)
 		return
 	}
 	s.retries, s.retryAt = 0, time.Time{}
+}
+
+func (s *Stream) retryLater(wait time.Duration) {
+	s.retries++
+	s.retryAt = time.Now().Add(wait)
+	time.AfterFunc(wait, func() { wake(s.wake) })
 }
 
 // readBatch reads states first, then events: a terminal that the state knows is

@@ -168,30 +168,48 @@ func (s *Stream) Poll(ctx context.Context, until <-chan time.Time) (Item, error)
 		if s.nudged.CompareAndSwap(true, false) {
 			return Item{}, ErrIdle
 		}
-		if it, ok, err := s.take(); ok || err != nil {
+		if it, ok, err := s.Take(ctx); ok || err != nil {
 			return it, err
 		}
-		if s.open == 0 && !s.changes {
-			return Item{}, io.EOF
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+		case <-until:
+			return Item{}, ErrIdle
 		}
-		if err := ctx.Err(); err != nil {
-			return Item{}, fmt.Errorf("follow: %w", context.Cause(ctx))
+	}
+}
+
+// Take is Next that does not wait for what is yet to happen: ok is false if
+// there is no event now. It may read from Redis.
+func (s *Stream) Take(ctx context.Context) (it Item, ok bool, err error) {
+	for {
+		if it, ok, err = s.take(); ok || err != nil {
+			return it, ok, err
+		}
+		if s.open == 0 && !s.changes {
+			return it, false, io.EOF
+		}
+		if ctx.Err() != nil {
+			return it, false, fmt.Errorf("follow: %w", context.Cause(ctx))
 		}
 		if s.gather(); len(s.active) > 0 {
 			continue
 		}
-		if batch := s.readable(); len(batch) > 0 {
-			s.read(ctx, batch)
-			continue
+		batch := s.readable()
+		if len(batch) == 0 {
+			return it, false, nil
 		}
-		select {
-		case <-ctx.Done():
-			return Item{}, fmt.Errorf("follow: %w", context.Cause(ctx))
-		case <-s.wake:
-		case <-s.retry():
-		case <-until:
-			return Item{}, ErrIdle
-		}
+		s.read(ctx, batch)
+	}
+}
+
+// Wait waits until Take may have something, Nudge was called, or ctx is done.
+// Whoever waits here instead of in Poll has the less on its stack.
+func (s *Stream) Wait(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-s.wake:
 	}
 }
 
