@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -13,18 +14,25 @@ import (
 // HeaderRequestID names a request in the answer, the log and the error body.
 const HeaderRequestID = "X-Request-Id"
 
-// about is what the middlewares know of a request. It travels in the request's
-// context: Echo's own store is a map, a third of a KiB of every open stream.
+// about is what is known of a request. It travels in the request's context:
+// Echo's own store is a map, a third of a KiB of every open stream.
 type about struct {
 	id        string
 	bodyLimit int64
 	attrs     []slog.Attr // of the access log, besides its own
 
-	w      http.ResponseWriter // as net/http gave them; nil: no Server serves the request
-	r      *http.Request
-	rest   func()           // of the answer, see Later
-	finish func(whole bool) // logs and counts an answer with a rest
-	sent   int64            // bytes that a StreamWriter wrote past Echo
+	// As net/http gave them. The writer is nil where no Server serves the request.
+	http.ResponseWriter
+	r *http.Request
+
+	ctx   context.Context       // of the request, with its place in a trace
+	rest  func(context.Context) // of the answer, see Later; nil: none
+	start time.Time
+
+	// Of the answer, from when Echo has returned.
+	route  string
+	status int
+	sent   int64 // bytes
 }
 
 type aboutKey struct{}
@@ -37,21 +45,27 @@ func aboutOf(c echo.Context) *about {
 	return &about{}
 }
 
-// identify gives every request its id and its place in a trace. What a Server
-// noted of it before stays. A caller's own
+// identify gives every request its id and its place in a trace. A caller's own
 // id is kept if it is short and printable; its traceparent becomes the parent.
 func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		req, known := c.Request(), aboutOf(c)
+		req, known := c.Request(), broughtBy(c)
 		known.id, known.bodyLimit = telemetry.RequestID(req.Header.Get(HeaderRequestID)), int64(s.cfg.BodyLimit)
+		known.ctx = telemetry.WithTraceParent(req.Context(), telemetry.ChildTraceParent(req.Header.Get(telemetry.HeaderTraceParent)))
 		c.Response().Header().Set(HeaderRequestID, known.id)
-		ctx := telemetry.WithTraceParent(req.Context(), telemetry.ChildTraceParent(req.Header.Get(telemetry.HeaderTraceParent)))
-		if known.w == nil {
-			ctx = context.WithValue(ctx, aboutKey{}, known)
-		}
-		c.SetRequest(req.WithContext(ctx))
+		c.SetRequest(req.WithContext(context.WithValue(known.ctx, aboutKey{}, known)))
 		return next(c)
 	}
+}
+
+// broughtBy is what a Server knows already. It comes in place of the writer, for
+// which a request need not be copied as for its context.
+func broughtBy(c echo.Context) *about {
+	if known, ok := c.Response().Writer.(*about); ok {
+		c.Response().Writer = known.ResponseWriter
+		return known
+	}
+	return &about{r: c.Request()}
 }
 
 // RequestID returns the id of the request, also sent as X-Request-Id.

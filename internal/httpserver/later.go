@@ -9,42 +9,53 @@ import (
 	"runtime/debug"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/penstock/penstock/internal/auth"
 )
 
 // Later has the rest of an answer run once the handler, its middlewares and Echo
 // have returned. An event stream is open for an hour, and all of these would stay
 // on its stack, several KiB of each of thousands of streams. The answer must have
-// begun, and rest may use of c nothing but the request's context, and what
-// NewLaterWriter and Again returned. A panic cuts the connection.
-func Later(c echo.Context, rest func()) error {
+// begun. Rest may not use c, but what NewLaterWriter and Again returned; its
+// context is the request's, without what middlewares have put there. A panic cuts
+// the connection.
+func Later(c echo.Context, rest func(context.Context)) error {
 	known := aboutOf(c)
-	if known.w == nil { // a router that no Server serves
-		rest()
+	if known.ResponseWriter == nil { // a router that no Server serves
+		rest(c.Request().Context())
 		return nil
 	}
 	known.rest = rest
 	return nil
 }
 
-// Again returns a function that puts the request before a middleware once more,
-// also after the handler has returned. It returns the middleware's error.
-func Again(c echo.Context, mw echo.MiddlewareFunc) func(context.Context) error {
-	e, req, path := c.Echo(), c.Request(), c.Path()
-	if known := aboutOf(c); known.r != nil {
-		req = known.r // which net/http keeps anyhow
-	}
-	names, values := append([]string(nil), c.ParamNames()...), append([]string(nil), c.ParamValues()...)
-	let := mw(func(echo.Context) error { return nil })
-	return func(ctx context.Context) error {
-		again := e.NewContext(req.WithContext(ctx), nil)
-		again.SetPath(path)
-		again.SetParamNames(names...)
-		again.SetParamValues(values...)
-		return let(again)
-	}
+// Again is a request that can be put before a middleware once more, also after
+// its handler has returned.
+type Again struct {
+	router *echo.Echo
+	r      *http.Request
+	let    echo.HandlerFunc
 }
 
-// ServeHTTP answers a request: Echo first, then what it left for Later.
+// NewAgain returns the request for a middleware that authenticates, which knows
+// then that it has let the caller in before.
+func NewAgain(c echo.Context, mw echo.MiddlewareFunc) Again {
+	r := c.Request()
+	if known := aboutOf(c); known.r != nil {
+		r = known.r // which net/http keeps anyhow
+	}
+	return Again{router: c.Echo(), r: r, let: mw(func(echo.Context) error { return nil })}
+}
+
+// Enter returns the middleware's error.
+func (a Again) Enter(ctx context.Context) error {
+	c := a.router.NewContext(a.r.WithContext(auth.With(ctx, auth.Principal{})), nil)
+	a.router.Router().Find(a.r.Method, echo.GetPath(a.r), c)
+	return a.let(c)
+}
+
+// ServeHTTP answers a request: Echo first, then what it left for Later. What is
+// on the stack from here on is kept of each of thousands of streams.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if known := s.route(w, r); known.rest != nil {
 		s.carryOn(known)
@@ -53,29 +64,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // route is apart so that nothing of it stays on the stack.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) *about {
-	known := &about{w: w, r: r}
-	s.echo.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), aboutKey{}, known)))
+	known := &about{ResponseWriter: w, r: r}
+	s.echo.ServeHTTP(known, r)
 	return known
 }
 
 // carryOn runs the rest of an answer, and then has it logged and counted.
 func (s *Server) carryOn(known *about) {
-	whole := false
-	defer func() {
-		if known.finish != nil {
-			known.finish(whole)
-		}
-		if !whole {
-			s.cut(known, recover())
-		}
-	}()
-	known.rest()
-	whole = true
+	defer s.conclude(known)
+	known.rest(known.ctx)
+	known.rest = nil
 }
 
-// cut ends an answer that has begun, after a panic: a clean end would be read as
-// success.
-func (s *Server) cut(known *about, cause any) {
+// conclude logs and counts. After a panic it cuts the answer: a clean end would
+// be read as success.
+func (s *Server) conclude(known *about) {
+	whole := known.rest == nil
+	s.finish(known, whole)
+	if whole {
+		return
+	}
+	cause := recover()
 	if err, ok := cause.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 		s.log.Error("handler panicked", slog.String("err", fmt.Sprint(cause)), "request_id", known.id, "stack", string(debug.Stack()))
 	}

@@ -31,8 +31,8 @@ func TestTheRestOfAnAnswerRunsWhenItsHandlerHasReturned(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			ctx, id := c.Request().Context(), c.Param("id")
-			return httpserver.Later(c, func() {
+			id := c.Param("id")
+			return httpserver.Later(c, func(ctx context.Context) {
 				if !returned.Load() || ctx.Err() != nil {
 					_ = w.Send([]byte("data: too early, or too late\n\n"))
 				}
@@ -81,7 +81,7 @@ func TestAPanicInTheRestCutsTheConnection(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					return httpserver.Later(c, func() {
+					return httpserver.Later(c, func(context.Context) {
 						_ = w.Send([]byte("data: x\n\n"))
 						panic(cause)
 					})
@@ -130,11 +130,11 @@ func TestARequestIsPutBeforeAMiddlewareAgain(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			again, ctx := httpserver.Again(c, guard), c.Request().Context()
-			return httpserver.Later(c, func() {
-				first := again(ctx)
+			again := httpserver.NewAgain(c, guard)
+			return httpserver.Later(c, func(ctx context.Context) {
+				first := again.Enter(ctx)
 				let.Store(false)
-				if second := again(ctx); first == nil && errors.Is(second, echo.ErrForbidden) {
+				if second := again.Enter(ctx); first == nil && errors.Is(second, echo.ErrForbidden) {
 					said <- "as it should"
 				} else {
 					said <- "wrong"
@@ -156,7 +156,7 @@ func TestWithoutAServerTheRestRunsAtOnce(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return httpserver.Later(c, func() { _ = w.Send([]byte("data: x\n\n")) })
+		return httpserver.Later(c, func(context.Context) { _ = w.Send([]byte("data: x\n\n")) })
 	})
 	rec := httptest.NewRecorder()
 	e.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/stream", nil))

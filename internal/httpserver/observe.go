@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -28,75 +27,60 @@ func AddLogAttrs(c echo.Context, attrs ...slog.Attr) {
 // observe writes one access log line per request and counts it, at the end of
 // its answer. The line has the route's template, not the path, and no query:
 // those may hold tickets.
-func observe(e *echo.Echo, log *slog.Logger, m *metrics) echo.MiddlewareFunc {
-	routes := sync.OnceValue(func() map[string]bool { return routePaths(e) }) // at the first request all are there
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			start, whole := time.Now(), false
-			m.inFlight.Inc()
-			defer func() { // also when a handler cuts the connection by a panic
-				route := c.Path()
-				if !routes()[route] {
-					route = unmatched
-				}
-				finish := entry{
-					log: log, m: m, ctx: context.WithoutCancel(c.Request().Context()), known: aboutOf(c), start: start,
-					method: methodLabel(c.Request().Method), route: route, status: c.Response().Status, bytes: c.Response().Size, ip: c.RealIP(),
-				}.write
-				if known := aboutOf(c); whole && known.rest != nil {
-					known.finish = finish
-					return
-				}
-				finish(whole)
-			}()
-			if err := next(c); err != nil {
-				c.Error(err) // here, so that the status is known above
+func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		known, whole := aboutOf(c), false
+		known.start = time.Now()
+		s.metrics.inFlight.Inc()
+		defer func() { // also when a handler cuts the connection by a panic
+			known.route, known.status, known.sent = s.routeOf(c), c.Response().Status, c.Response().Size
+			if !whole || known.rest == nil {
+				known.rest = nil
+				s.finish(known, whole)
 			}
-			whole = true
-			return nil
+		}()
+		if err := next(c); err != nil {
+			c.Error(err) // here, so that the status is known above
 		}
+		whole = true
+		return nil
 	}
 }
 
-// entry is what the access log says of one request.
-type entry struct {
-	log    *slog.Logger
-	m      *metrics
-	ctx    context.Context
-	known  *about
-	start  time.Time
-	method string
-	route  string
-	status int
-	bytes  int64 // that Echo saw
-	ip     string
-}
-
-func (a entry) write(whole bool) {
-	took := time.Since(a.start)
-	a.m.inFlight.Dec()
-	a.m.observe(a.method, a.route, a.status, took)
-	level := slog.LevelInfo
-	if isHealth(a.route) {
+// finish logs and counts a request. A whole answer is one that nothing cut.
+func (s *Server) finish(known *about, whole bool) {
+	took, method := time.Since(known.start), methodLabel(known.r.Method)
+	s.metrics.inFlight.Dec()
+	s.metrics.observe(method, known.route, known.status, took)
+	ctx, level := context.WithoutCancel(known.ctx), slog.LevelInfo
+	if isHealth(known.route) {
 		level = slog.LevelDebug
 	}
-	if !a.log.Enabled(a.ctx, level) {
+	if !s.log.Enabled(ctx, level) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("method", a.method),
-		slog.String("route", a.route),
-		slog.Int("status", a.status),
-		slog.Int64("bytes", a.bytes+a.known.sent),
+		slog.String("method", method),
+		slog.String("route", known.route),
+		slog.Int("status", known.status),
+		slog.Int64("bytes", known.sent),
 		slog.Float64("response_time_ms", float64(took.Microseconds())/1000),
-		slog.String("request_id", a.known.id),
-		slog.String("trace_id", telemetry.TraceID(telemetry.TraceParent(a.ctx))),
-		slog.String("remote_ip", a.ip),
+		slog.String("request_id", known.id),
+		slog.String("trace_id", telemetry.TraceID(telemetry.TraceParent(ctx))),
+		slog.String("remote_ip", s.echo.IPExtractor(known.r)),
 	}
 	if !whole {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	a.log.LogAttrs(a.ctx, level, "request", append(attrs, a.known.attrs...)...)
+	s.log.LogAttrs(ctx, level, "request", append(attrs, known.attrs...)...)
+}
+
+// routeOf is the template of the route that answers a request.
+func (s *Server) routeOf(c echo.Context) string {
+	if route := c.Path(); s.routes()[route] {
+		return route
+	}
+	return unmatched
 }
 
 func routePaths(e *echo.Echo) map[string]bool {

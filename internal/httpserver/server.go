@@ -32,6 +32,9 @@ type Server struct {
 	ready lifecycle.Readiness
 	bad   error // a configuration that New could not use; Listen returns it
 
+	metrics *metrics
+	routes  func() map[string]bool // by path; called first when all are there
+
 	mux        *http.ServeMux // of the admin listener
 	api, admin *http.Server
 	apiLn      net.Listener // nil until Listen
@@ -50,7 +53,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Server {
 	s.echo.Logger.SetOutput(slogWriter{log})
 	s.echo.HTTPErrorHandler = s.handleError
 	s.trust()
-	s.echo.Use(s.identify, observe(s.echo, log, newMetrics(reg)), compress(), s.recover)
+	s.metrics, s.routes = newMetrics(reg), sync.OnceValue(func() map[string]bool { return routePaths(s.echo) })
+	s.echo.Use(s.identify, s.observe, compress(), s.recover)
 	s.mountHealth()
 	s.mux = newAdminMux(&s.ready, reg)
 	s.api, s.admin = s.newHTTP(s), s.newHTTP(s.mux)

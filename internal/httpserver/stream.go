@@ -35,10 +35,10 @@ func NewStreamWriter(c echo.Context, timeout time.Duration) StreamWriter {
 // BeginStream must have been called.
 func NewLaterWriter(c echo.Context, timeout time.Duration) StreamWriter {
 	known := aboutOf(c)
-	if known.w == nil { // Later runs it at once
+	if known.ResponseWriter == nil { // Later runs it at once
 		return NewStreamWriter(c, timeout)
 	}
-	return StreamWriter{to: known.w, known: known, timeout: timeout}
+	return StreamWriter{to: known.ResponseWriter, known: known, timeout: timeout}
 }
 
 // slowest is the pace, in bytes a second, at which a client must take what is

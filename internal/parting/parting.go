@@ -43,12 +43,14 @@ type Terms struct {
 // Schedule has end called with the cause when a connection is due, perhaps with
 // both. Stop is for one that ended by itself.
 func (t Terms) Schedule(end func(cause error)) (stop func()) {
-	age := time.AfterFunc(jitter(t.Lifetime), func() { end(ErrLifetime) })
+	age := time.AfterFunc(Age(t.Lifetime), func() { end(ErrLifetime) })
 	stay := context.AfterFunc(t.Draining, func() {
 		time.AfterFunc(rand.N(t.Spread+1), func() { end(ErrDraining) })
 	})
 	return func() { age.Stop(); stay() }
 }
 
-// jitter spreads an age by a fifth either way.
-func jitter(d time.Duration) time.Duration { return d - d/5 + rand.N(2*d/5+1) }
+// Age is how old one connection may become: its lifetime, give or take a fifth.
+func Age(lifetime time.Duration) time.Duration {
+	return lifetime - lifetime/5 + rand.N(2*lifetime/5+1)
+}

@@ -9,7 +9,7 @@ func TestClientsDoNotComeBackAsAHerd(t *testing.T) {
 	const lifetime = time.Hour
 	ages, waits := map[time.Duration]bool{}, map[time.Duration]bool{}
 	for range 1000 {
-		age, wait := jitter(lifetime), Wait()
+		age, wait := Age(lifetime), Wait()
 		if age < lifetime*4/5 || age > lifetime*6/5 {
 			t.Fatalf("a stream of %s is ended after %s", lifetime, age)
 		}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -78,21 +79,21 @@ type API struct {
 	metrics  *metrics
 
 	enters   struct{ one, many echo.MiddlewareFunc } // authenticate a request
-	draining context.Context                         // done once streams must end
-	drain    context.CancelFunc
 	seats    *seats.Seats
-	bufs     sync.Pool // of frames that are written
+	bufs     sync.Pool   // of frames that are written
+	draining atomic.Bool // streams must end
+
+	mu   sync.Mutex // guards open
+	open map[*running]struct{}
 }
 
 // New returns the routes over a projection and a follower.
 func New(store lookup.Briefs, follower *follow.Follower, ids lookup.IDs, p Params, log *slog.Logger, reg prometheus.Registerer) *API {
 	p = p.withDefaults()
-	a := &API{
-		store: store, follower: follower, ids: ids, p: p, log: log,
+	return &API{
+		open: map[*running]struct{}{}, store: store, follower: follower, ids: ids, p: p, log: log,
 		metrics: newMetrics(reg), seats: seats.New(seats.Params{All: p.Streams, PerTenant: p.PerTenant}),
 	}
-	a.draining, a.drain = context.WithCancel(context.Background())
-	return a
 }
 
 // Register mounts the routes behind middlewares that authenticate.
@@ -103,7 +104,14 @@ func (a *API) Register(e *echo.Echo, byKey, orByTicket echo.MiddlewareFunc) {
 }
 
 // Drain asks every client to reconnect, each at its own moment of the spread.
-func (a *API) Drain() { a.drain() }
+func (a *API) Drain() {
+	a.draining.Store(true)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for r := range a.open {
+		r.knock()
+	}
+}
 
 // one answers GET /v1/tasks/{id}/events.
 func (a *API) one(c echo.Context) error {
@@ -123,7 +131,7 @@ func (a *API) planOne(c echo.Context) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &plan{watches: []follow.Watch{{ID: id, After: after}}, again: httpserver.Again(c, a.enters.one)}, nil
+	return &plan{watches: []follow.Watch{{ID: id, After: after}}, again: httpserver.NewAgain(c, a.enters.one)}, nil
 }
 
 // many answers GET /v1/events?task=a&task=b.
@@ -154,7 +162,7 @@ func (a *API) planMany(c echo.Context) (*plan, error) {
 			return nil, badQuery("after", "after must be the id of a frame of a stream of the same tasks")
 		}
 	}
-	return &plan{watches: cur.watches(), cursor: cur, again: httpserver.Again(c, a.enters.many)}, nil
+	return &plan{watches: cur.watches(), cursor: cur, again: httpserver.NewAgain(c, a.enters.many)}, nil
 }
 
 // lastID is what the client resumes after. The header is newer than the query
@@ -187,7 +195,7 @@ func badQuery(param, format string, args ...any) error {
 // plan is what one request streams. The cursor is nil for a single task.
 type plan struct {
 	watches []follow.Watch
-	again   func(context.Context) error // authenticates the request again
+	again   httpserver.Again
 	cursor  *cursor
 	lastID  time.Time // when a frame bore an id
 }
@@ -204,11 +212,8 @@ func (a *API) serve(c echo.Context, p *plan) error {
 		leave()
 		return err
 	}
-	return httpserver.Later(c, func() {
-		defer leave()
-		defer r.close()
-		r.pump()
-	})
+	r.leave = leave
+	return httpserver.Later(c, r.run)
 }
 
 // enter lets a request in that is to be a stream; leave is called at its end.
@@ -233,7 +238,7 @@ func (a *API) enter(c echo.Context, p *plan) (leave func(), err error) {
 // check looks every task up before the first byte. It reports true if the
 // client has seen the end of all of them.
 func (a *API) check(ctx context.Context, p *plan) (over bool, err error) {
-	if a.draining.Err() != nil {
+	if a.draining.Load() {
 		return false, lookup.Unavailable(parting.ErrDraining)
 	}
 	if p.watches, err = lookup.Open(ctx, a.store, a.follower, p.watches); err != nil {
@@ -261,57 +266,94 @@ func (a *API) comeBack(c echo.Context) error {
 	return nil
 }
 
-// running is a stream that is open. What it keeps on its stack and elsewhere is
-// kept of each of thousands.
+// running is a stream that is open. What it keeps is kept of each of thousands.
 type running struct {
-	a       *API
-	p       *plan
-	ctx     context.Context
-	stay    func() // ends the terms of the connection
-	events  *follow.Stream
-	parting atomic.Pointer[error] // why the client is to come back; nil: it may stay
-	w       writer
-	beat    *time.Ticker
+	a      *API
+	p      *plan
+	ctx    context.Context
+	leave  func() // gives its seat back
+	events *follow.Stream
+	w      writer
+
+	knocked atomic.Bool // it is time for idle
+	timer   *time.Timer // knocks
+	ping    time.Time   // when the next is due
+	ends    time.Time   // when its client is to come back
+	why     error
 	checked time.Time // when the caller's key was
 }
 
 // begin opens a stream; nil if there is none to be.
 func (a *API) begin(c echo.Context, p *plan) (*running, error) {
-	r := &running{a: a, p: p, ctx: c.Request().Context(), checked: time.Now()}
-	var err error
-	if r.events, err = a.follower.FollowMany(r.ctx, p.watches); err != nil {
+	events, err := a.follower.FollowMany(c.Request().Context(), p.watches)
+	if err != nil {
 		return nil, err
 	}
 	p.watches = nil // from here on they are the stream's
-	r.stay = parting.Terms{Lifetime: a.p.Lifetime, Draining: a.draining, Spread: a.p.DrainSpread}.Schedule(r.part)
-	r.beat = time.NewTicker(a.p.Heartbeat)
+	now := time.Now()
+	r := &running{
+		a: a, p: p, events: events, w: writer{to: httpserver.NewLaterWriter(c, a.p.WriteTimeout), bufs: &a.bufs},
+		checked: now, ping: now.Add(a.p.Heartbeat), ends: now.Add(parting.Age(a.p.Lifetime)), why: parting.ErrLifetime,
+	}
+	r.timer = time.AfterFunc(a.p.Heartbeat, r.knock)
+	r.knocked.Store(true)
+	a.note(r)
 	if httpserver.BeginStream(c) != nil { // the client went away
 		r.close()
 		return nil, nil
 	}
-	r.w = writer{to: httpserver.NewLaterWriter(c, a.p.WriteTimeout), bufs: &a.bufs}
 	return r, nil
 }
 
-// part has the stream end, for the client to come back. A context of its own
-// would say so too, and cost each stream 400 bytes.
-func (r *running) part(cause error) {
-	r.parting.CompareAndSwap(nil, &cause)
+// note puts a stream among those that a drain knocks at.
+func (a *API) note(r *running) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.open[r] = struct{}{}
+}
+
+func (a *API) forget(r *running) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.open, r)
+}
+
+// knock has whoever runs the stream look what is due.
+func (r *running) knock() {
+	r.knocked.Store(true)
 	r.events.Nudge()
 }
 
 func (r *running) close() {
-	r.beat.Stop()
+	r.a.forget(r)
+	r.timer.Stop()
 	r.events.Close()
-	r.stay()
 }
 
-// pump moves events to the client until the stream ends.
-func (r *running) pump() {
+// run moves events to the client until the stream ends. While it waits nothing
+// but it is on the stack, for the garbage collector makes a stack of which less
+// than a quarter is used half as large: that is 4 KiB of every stream.
+func (r *running) run(ctx context.Context) {
+	defer r.leave()
+	defer r.close()
+	r.ctx = ctx
+	for r.turn() {
+		r.events.Wait(ctx)
+	}
+}
+
+// turn moves what there is; false: it was the last.
+func (r *running) turn() bool {
 	for {
-		it, err := r.events.Poll(r.ctx, r.beat.C)
+		var it follow.Item
+		ok, err := false, follow.ErrIdle
+		if !r.knocked.CompareAndSwap(true, false) {
+			if it, ok, err = r.events.Take(r.ctx); !ok && err == nil {
+				return true
+			}
+		}
 		if !r.pass(it, err) {
-			return
+			return false
 		}
 	}
 }
@@ -333,7 +375,7 @@ func (r *running) pass(it follow.Item, err error) (more bool) {
 // stream ended if it did.
 func (r *running) send(it follow.Item, err error) (end string, _ error) {
 	if now := time.Now(); now.Sub(r.checked) >= r.a.p.Recheck {
-		if err := r.p.again(r.ctx); err != nil { // the key was revoked, or lost its scope
+		if err := r.p.again.Enter(r.ctx); err != nil { // the key was revoked, or lost its scope
 			return endRevoked, err
 		}
 		r.checked = now
@@ -352,15 +394,32 @@ func (r *running) send(it follow.Item, err error) (end string, _ error) {
 	}
 }
 
-// idle says goodbye where it is time, or that the server is still there.
+// idle says goodbye where it is time, or that the server is still there. One
+// timer is for both.
 func (r *running) idle() (end string, err error) {
-	if cause := r.parting.Load(); cause != nil {
-		return endReconnect, r.w.goodbye(parting.Reason(*cause))
+	now := time.Now()
+	if r.a.draining.Load() && r.why != parting.ErrDraining {
+		r.why = parting.ErrDraining
+		r.ends = earlier(r.ends, now.Add(rand.N(r.a.p.DrainSpread+1)))
 	}
-	if err := r.w.ping(); err != nil {
-		return endCut, err
+	if !now.Before(r.ends) {
+		return endReconnect, r.w.goodbye(parting.Reason(r.why))
 	}
+	if !now.Before(r.ping) {
+		if err := r.w.ping(); err != nil {
+			return endCut, err
+		}
+		r.ping = now.Add(r.a.p.Heartbeat)
+	}
+	r.timer.Reset(earlier(r.ping, r.ends).Sub(now))
 	return "", nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (r *running) event(it follow.Item) (end string, _ error) {
