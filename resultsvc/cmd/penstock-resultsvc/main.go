@@ -4,9 +4,21 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	"github.com/penstock/penstock/internal/lifecycle"
 	"github.com/penstock/penstock/resultsvc"
 )
 
-func main() { os.Exit(lifecycle.Main(resultsvc.Main)) }
+// gcPercent is how much the heap may grow before it is collected. What this
+// service needs most of is memory, for the streams it holds, and it leaves little
+// garbage per event: a few percent of its processor time keep the heap at a
+// quarter above what is in use, and not at twice that.
+const gcPercent = 25
+
+func main() {
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(gcPercent)
+	}
+	os.Exit(lifecycle.Main(resultsvc.Main))
+}
