@@ -45,6 +45,7 @@ func (e *Events) stream(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-cache")
 	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write([]byte(": open\n\n")) // without a first frame its buffer would be no memory until the first heartbeat
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	frame := []byte(nil)
