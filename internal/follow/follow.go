@@ -113,7 +113,7 @@ func New(store *taskstore.Store, log *eventlog.Log, p Params) *Follower {
 	return &Follower{
 		store: store, log: log, p: p, metrics: newMetrics(p.Registry, p.Service), tail: newTail(p.Remember, p.Skew),
 		changed: make(chan struct{}, 1), due: make(chan struct{}, 1),
-		feeds: map[task.ID]*feed{},
+		feeds:      map[task.ID]*feed{},
 		subscribed: map[task.ID]struct{}{}, unanswered: map[task.ID]int{},
 	}
 }
