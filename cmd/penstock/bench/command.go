@@ -12,10 +12,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/cmd/penstock/bench/bare"
 	"github.com/penstock/penstock/cmd/penstock/client"
+	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/lifecycle"
+	"github.com/penstock/penstock/internal/redisclient"
 )
 
 // Command is the verb `bench` with its kinds of load. Connect returns a client
@@ -180,7 +183,7 @@ func bareCommand() *cobra.Command {
 }
 
 func bareEventsCommand() *cobra.Command {
-	var listen string
+	var listen, feed string
 	c := &cobra.Command{
 		Use: "bare-sse", Short: "Serve the yardstick of streams: Server-Sent Events on net/http alone", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -188,12 +191,23 @@ func bareEventsCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("listen: %w", err)
 			}
+			events := &bare.Events{Plan: func(rate float64, length time.Duration) []time.Duration { return Poisson(rate, length, 1) }}
+			g, ctx := errgroup.WithContext(c.Context())
+			if feed != "" {
+				rdb, err := redisclient.New(redisclient.Config{URL: config.Secret(feed), PoolSize: 2})
+				if err != nil {
+					return errors.Join(err, ln.Close())
+				}
+				defer rdb.Close()
+				g.Go(func() error { return events.Feed(ctx, rdb) })
+			}
 			fmt.Fprintf(c.OutOrStdout(), "http://%s\n", ln.Addr())
-			events := bare.Events{Plan: func(rate float64, length time.Duration) []time.Duration { return Poisson(rate, length, 1) }}
-			return events.Serve(c.Context(), ln)
+			g.Go(func() error { return events.Serve(ctx, ln) })
+			return g.Wait()
 		},
 	}
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address")
+	c.Flags().StringVar(&feed, "feed", "", "URL of the Redis that events come from; empty: the server makes them itself")
 	return c
 }
 

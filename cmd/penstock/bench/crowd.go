@@ -9,9 +9,9 @@ import (
 )
 
 // Crowd compares what it costs to hold event streams of which nothing comes, and
-// how fast events reach some of them, with a bare server of event streams. Both
-// servers are processes of their own, one after another, and the streams are
-// opened by this process.
+// how fast events reach some of them, with a bare server of event streams, which
+// makes its events itself or takes them from Redis. The servers are processes of
+// their own, one after another, and the streams are opened by this process.
 type Crowd struct {
 	Streams int
 	Rate    float64       // events a second, each to a random stream
@@ -27,15 +27,16 @@ type CrowdSide struct {
 	CPU      time.Duration
 }
 
-// CrowdPair is both servers over one protocol.
-type CrowdPair struct{ Ours, Bare CrowdSide }
+// CrowdSides are the servers over one protocol. Fed is the bare one that takes
+// its events from Redis.
+type CrowdSides struct{ Ours, Bare, Fed CrowdSide }
 
 // Memory is our memory of a stream over the bare server's.
-func (p CrowdPair) Memory() float64 { return p.Ours.PerHead / p.Bare.PerHead }
+func (s CrowdSides) Memory() float64 { return s.Ours.PerHead / s.Bare.PerHead }
 
-// Delay is our 99th percentile of delivery over the bare server's.
-func (p CrowdPair) Delay() float64 {
-	return p.Ours.Delivery.Quantile(99).Seconds() / p.Bare.Delivery.Quantile(99).Seconds()
+// Delay is our 99th percentile of delivery over a bare server's.
+func (s CrowdSides) Delay(than CrowdSide) float64 {
+	return s.Ours.Delivery.Quantile(99).Seconds() / than.Delivery.Quantile(99).Seconds()
 }
 
 // Protocols of the comparison. Over HTTP/1.1 a stream is a connection of its

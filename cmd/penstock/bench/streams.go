@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/penstock/penstock/cmd/system"
+	"github.com/penstock/penstock/internal/config"
 	"github.com/penstock/penstock/internal/lifecycle"
+	"github.com/penstock/penstock/internal/redisclient"
 )
 
 // Streams measures what callers see of streams, and what it costs to hold them,
@@ -33,7 +35,7 @@ const (
 // StreamsReport is what came out.
 type StreamsReport struct {
 	Answers AnswersReport
-	Crowds  []CrowdPair // by protocol
+	Crowds  []CrowdSides // by protocol
 	Crowd   Crowd
 }
 
@@ -58,7 +60,7 @@ func (s Streams) Run(ctx context.Context) (out StreamsReport, err error) {
 func (s Streams) crowds(ctx context.Context, out *StreamsReport) error {
 	out.Crowd = Crowd{Streams: s.Crowd, Rate: crowdRate, Settle: s.Turn, Length: 4 * s.Turn}
 	for _, protocol := range []string{overHTTP1, overH2C} {
-		fmt.Fprintf(s.Notes, "streams: %d over %s, of a bare server and of the results service …\n", s.Crowd, protocol)
+		fmt.Fprintf(s.Notes, "streams: %d over %s, of bare servers and of the results service …\n", s.Crowd, protocol)
 		pair, err := s.crowd(ctx, out.Crowd, protocol)
 		if err != nil {
 			return fmt.Errorf("%d streams over %s: %w", s.Crowd, protocol, err)
@@ -74,15 +76,12 @@ const crowdStreams = 10_000
 // crowdRate is how many events a second reach a crowd.
 const crowdRate = 500
 
-func (s Streams) crowd(ctx context.Context, c Crowd, protocol string) (out CrowdPair, err error) {
-	child, err := startSelf(ctx, "bench", "bare-sse")
-	if err != nil {
+func (s Streams) crowd(ctx context.Context, c Crowd, protocol string) (out CrowdSides, err error) {
+	if out.Bare, err = c.bare(ctx, protocol, func(b bareVenue) venue { return b }); err != nil {
 		return out, err
 	}
-	out.Bare, err = c.side(ctx, bareVenue{child}, protocol)
-	child.stop()
-	if err != nil {
-		return out, fmt.Errorf("bare server: %w", err)
+	if out.Fed, err = s.fed(ctx, c, protocol); err != nil {
+		return out, err
 	}
 	p := s.Params
 	p.Workers = -1
@@ -95,6 +94,29 @@ func (s Streams) crowd(ctx context.Context, c Crowd, protocol string) (out Crowd
 		return errors.Join(err, v.close())
 	})
 	return out, err
+}
+
+// bare measures a bare server that is started for it.
+func (c Crowd) bare(ctx context.Context, protocol string, as func(bareVenue) venue, args ...string) (CrowdSide, error) {
+	child, err := startSelf(ctx, append([]string{"bench", "bare-sse"}, args...)...)
+	if err != nil {
+		return CrowdSide{}, err
+	}
+	defer child.stop()
+	out, err := c.side(ctx, as(bareVenue{child}), protocol)
+	if err != nil {
+		return out, fmt.Errorf("bare server: %w", err)
+	}
+	return out, nil
+}
+
+func (s Streams) fed(ctx context.Context, c Crowd, protocol string) (CrowdSide, error) {
+	rdb, err := redisclient.New(redisclient.Config{URL: config.Secret(s.Params.Redis), PoolSize: 2})
+	if err != nil {
+		return CrowdSide{}, err
+	}
+	defer rdb.Close()
+	return c.bare(ctx, protocol, func(b bareVenue) venue { return fedVenue{b, rdb} }, "--feed", s.Params.Redis)
 }
 
 func (s Streams) answers(ctx context.Context) (out AnswersReport, err error) {
@@ -170,7 +192,11 @@ func (r StreamsReport) table(w io.Writer) error {
 	}
 	for _, p := range r.Crowds {
 		line("memory of an idle stream", p.Ours.Protocol, p.Ours.kib(), p.Bare.kib(), p.Memory(), memoryTarget)
-		line("delivery of an event, p99", p.Ours.Protocol, short(p.Ours.Delivery.Quantile(99)), short(p.Bare.Delivery.Quantile(99)), p.Delay(), delayTarget)
+		delivery := func(name string, than CrowdSide) {
+			line(name, p.Ours.Protocol, short(p.Ours.Delivery.Quantile(99)), short(than.Delivery.Quantile(99)), p.Delay(than), delayTarget)
+		}
+		delivery("delivery of an event, p99", p.Bare)
+		delivery("and beside a bare server that has them from Redis", p.Fed)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -201,6 +227,7 @@ func (r StreamsReport) crowdTable(w io.Writer) error {
 	row(t, "PROTOCOL", "SERVER", "MEMORY/STREAM", "EVENTS", "P50", "P90", "P99", "P99.9", "CPU µs/EVENT")
 	for _, p := range r.Crowds {
 		p.Bare.row(t, "bare")
+		p.Fed.row(t, "bare, fed by Redis")
 		p.Ours.row(t, "results service")
 	}
 	return t.Flush()

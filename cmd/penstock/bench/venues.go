@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/penstock/penstock/cmd/penstock/bench/bare"
 	"github.com/penstock/penstock/cmd/penstock/client"
 	"github.com/penstock/penstock/cmd/system"
 	"github.com/penstock/penstock/internal/config"
@@ -50,6 +51,36 @@ func (v bareVenue) emit(ctx context.Context, rate float64, length time.Duration)
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
+// fedVenue is the yardstick that takes its events from Redis.
+type fedVenue struct {
+	bareVenue
+	rdb redis.UniversalClient
+}
+
+func (v fedVenue) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
+	return emit(ctx, rate, length, func() error {
+		if err := v.rdb.Publish(ctx, bare.Channel, time.Now().UnixMicro()).Err(); err != nil {
+			return fmt.Errorf("publish event: %w", err)
+		}
+		return nil
+	})
+}
+
+// emit has events written at random times, and says how many.
+func emit(ctx context.Context, rate float64, length time.Duration, write func() error) (sent int, err error) {
+	began := time.Now()
+	for _, due := range Poisson(rate, length, 1) {
+		if err := waitUntil(ctx, began.Add(due)); err != nil {
+			return sent, err
+		}
+		if err := write(); err != nil {
+			return sent, err
+		}
+		sent++
+	}
+	return sent, nil
 }
 
 // order asks a server to do something and returns its answer.
@@ -157,17 +188,7 @@ func (v *ourVenue) begin(ctx context.Context) (err error) {
 }
 
 func (v *ourVenue) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
-	began, sent := time.Now(), 0
-	for _, due := range Poisson(rate, length, 1) {
-		if err := waitUntil(ctx, began.Add(due)); err != nil {
-			return sent, err
-		}
-		if err := v.write(ctx, rand.IntN(len(v.tasks))); err != nil {
-			return sent, err
-		}
-		sent++
-	}
-	return sent, nil
+	return emit(ctx, rate, length, func() error { return v.write(ctx, rand.IntN(len(v.tasks))) })
 }
 
 // write adds a stamp to the stream of one task.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Events is the yardstick of streams: Server-Sent Events on net/http alone, with
@@ -34,6 +36,35 @@ func Frame(b []byte, at time.Time) []byte {
 	b = append(b, "event: delta\ndata: {\"type\":\"delta\",\"text\":\""...)
 	b = strconv.AppendInt(b, at.UnixMicro(), 10)
 	return append(b, " \"}\n\n"...)
+}
+
+// Channel is where Feed takes events from.
+const Channel = "penstock.bench.events"
+
+// Feed hands on what others publish on Channel of Redis, each to a random stream,
+// until ctx is done: a server of streams whose events are made elsewhere does
+// that at least. An event is its stamp, the time in µs since 1970.
+func (e *Events) Feed(ctx context.Context, rdb redis.UniversalClient) error {
+	sub := rdb.Subscribe(ctx, Channel)
+	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // frees ReceiveMessage
+	defer sub.Close()
+	for {
+		m, err := sub.ReceiveMessage(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was to end
+		}
+		if err != nil {
+			return fmt.Errorf("receive events: %w", err)
+		}
+		stamp, err := strconv.ParseInt(m.Payload, 10, 64)
+		if err != nil {
+			return fmt.Errorf("read event: %w", err)
+		}
+		select {
+		case e.anyone() <- time.UnixMicro(stamp):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // stream answers GET /events until the client goes away.
