@@ -125,6 +125,22 @@ func FuzzDecodeWebhook(f *testing.F) {
 	})
 }
 
+func FuzzDecodeConversation(f *testing.F) {
+	seed(f)
+	f.Fuzz(func(t *testing.T, key, value []byte, name string, header []byte) {
+		c, err := wire.DecodeConversation(turned(wire.Record{}, key, value, name, header))
+		if err != nil {
+			if c != nil || !errors.Is(err, wire.ErrRecord) {
+				t.Fatalf("%v with %v", err, c)
+			}
+			return
+		}
+		if _, err := wire.EncodeConversation(c, ""); err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+	})
+}
+
 func FuzzDecodeDeadLetter(f *testing.F) {
 	seed(f)
 	base := mustDeadLetter(f, wire.Record{})
