@@ -114,11 +114,11 @@ func (e Entry) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":"`...)
 	b = append(b, e.ID.String()...)
 	b = append(b, '"')
-	rest := bytes.TrimLeft(e.Data, " \t\r\n")
-	if len(rest) < 2 || rest[0] != '{' {
+	rest, object := bytes.CutPrefix(bytes.TrimLeft(e.Data, " \t\r\n"), []byte{'{'})
+	rest = bytes.TrimLeft(rest, " \t\r\n")
+	if !object || len(rest) == 0 {
 		return append(b, '}') // not an event of ours: its id is all there is to say
 	}
-	rest = bytes.TrimLeft(rest[1:], " \t\r\n")
 	if rest[0] != '}' {
 		b = append(b, ',')
 	}

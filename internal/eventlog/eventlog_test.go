@@ -44,3 +44,21 @@ func TestFollows(t *testing.T) {
 		}
 	}
 }
+
+// What a stranger has written into a stream must not bring its reader down.
+func TestAnEntryIsToldWithItsID(t *testing.T) {
+	for data, want := range map[string]string{
+		`{"type":"delta"}`: `{"id":"256-7","type":"delta"}`,
+		"\n{ \"a\":1}":     `{"id":"256-7","a":1}`,
+		`{}`:               `{"id":"256-7"}`,
+		``:                 `{"id":"256-7"}`,
+		`{`:                `{"id":"256-7"}`,
+		"{ \n":             `{"id":"256-7"}`,
+		`[1]`:              `{"id":"256-7"}`,
+	} {
+		e := eventlog.Entry{ID: event.ID{Fence: 256, Seq: 7}, Data: []byte(data)}
+		if got := string(e.AppendJSON(nil)); got != want {
+			t.Errorf("%q is told as %s, want %s", data, got, want)
+		}
+	}
+}

@@ -87,6 +87,7 @@ func FuzzFrameOfForeignData(f *testing.F) {
 	f.Add([]byte("{\r\n\"type\": \"x\"\n}\x00"), "a\nevent: dead")
 	f.Add([]byte(`{}`), "")
 	f.Add([]byte(`[1]`), "1-1")
+	f.Add([]byte("{ "), "1-1")
 	f.Fuzz(func(t *testing.T, data []byte, id string) {
 		e := eventlog.Entry{ID: event.ID{Fence: 256, Seq: 7}, Data: data}
 		frames := parseStream(string(appendFrame(nil, e, id)))
