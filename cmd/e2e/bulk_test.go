@@ -4,7 +4,6 @@ package e2e_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -141,6 +140,12 @@ func ask[T any](ctx context.Context, t *testing.T, method, url, mediaType string
 // inFlight is how many lines of batches a producer has in flight.
 func inFlight(ctx context.Context, t *testing.T, s *system.System, p *system.Process) int {
 	t.Helper()
+	return metric(ctx, t, s, p, "penstock_producer_bulk_in_flight_tasks")
+}
+
+// metric is what a process says of one of its metrics, over all labels.
+func metric(ctx context.Context, t *testing.T, s *system.System, p *system.Process, name string) (sum int) {
+	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Admin(p)+"/metrics", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -154,15 +159,18 @@ func inFlight(ctx context.Context, t *testing.T, s *system.System, p *system.Pro
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(`(?m)^penstock_producer_bulk_in_flight_tasks(?:\{[^}]*\})? (\d+)`).FindSubmatch(text)
+	found := regexp.MustCompile(`(?m)^`+name+`(?:\{[^}]*\})? (\d+)`).FindAllSubmatch(text, -1)
 	if found == nil {
-		t.Fatal("no such metric")
+		t.Fatalf("no metric %s", name)
 	}
-	var n int
-	if _, err := fmt.Fscan(bytes.NewReader(found[1]), &n); err != nil {
-		t.Fatal(err)
+	for _, f := range found {
+		n, err := strconv.Atoi(string(f[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += n
 	}
-	return n
+	return sum
 }
 
 // readLines reads an output file as it comes and returns its custom ids.

@@ -16,12 +16,16 @@ import (
 // watches its tasks hears that they begin anew, and then all of the text; who
 // watches the others hears nothing of it.
 func TestAKilledWorkerIsToldAsARestart(t *testing.T) {
-	const tasks = 16
+	const tasks, partitions = 16, "penstock_worker_partitions"
 	p := params(t)
 	p.Workers, p.Simulate = 2, []string{"--token", "50ms"}
 	s := start(t, p)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	eventually(t, 30*time.Second, "the workers share the partitions", func() bool {
+		one, two := metric(ctx, t, s, s.Workers[0], partitions), metric(ctx, t, s, s.Workers[1], partitions)
+		return one+two > 0 && 3*min(one, two) >= one+two
+	})
 	watchers := make([]*told, tasks)
 	var all, begun sync.WaitGroup
 	for i := range watchers {
