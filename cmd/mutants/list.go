@@ -303,17 +303,17 @@ func identity() []mutant {
 		},
 		{
 			name: "key-of-any-tenant", rule: "8: a keyed id covers the tenant",
-			file: "schema/task/id.go", old: "writeField(mac.Write, tenant)\n\twriteField(mac.Write, key)", new: "writeField(mac.Write, key)",
+			file: "schema/task/id.go", old: "text = appendField(text, tenant)\n\ttext = appendField(text, key)", new: "text = appendField(text, key)",
 			tests: []string{"./schema/task"},
 		},
 		{
 			name: "key-of-any-body", rule: "8: a keyed id covers the body",
-			file: "schema/task/id.go", old: "_, _ = mac.Write(bodyHash[:])", new: "",
+			file: "schema/task/id.go", old: "sum(append(text, bodyHash[:]...))", new: "sum(text)",
 			tests: []string{"./schema/task"},
 		},
 		{
 			name: "id-of-any-tenant", rule: "I7: an id is bound to the tenant it was issued to",
-			file: "schema/task/id.go", old: "writeField(mac.Write, tenant)\n\t_, _ = mac.Write(body)", new: "_, _ = mac.Write(body)",
+			file: "schema/task/id.go", old: "text = appendField(text, tenant)\n\treturn keyed.sum(append(text, body...))", new: "return keyed.sum(append(text, body...))",
 			tests: []string{"./schema/task"},
 		},
 		{
@@ -429,6 +429,11 @@ func openAI() []mutant {
 		{
 			name: "cancel-what-a-retry-took", rule: "a task that a retry took over is not cancelled",
 			file: "internal/repeat/repeat.go", old: "return taken > 0,", new: "return taken >= 0,",
+			tests: []string{"./internal/repeat"},
+		},
+		{
+			name: "cancel-what-was-left-again", rule: "a task that a retry took over and left has its grace anew",
+			file: "internal/repeat/repeat.go", old: "ZRemRangeByScore(ctx, left, score, score)", new: "ZRemRangeByScore(ctx, left, score, \"+inf\")",
 			tests: []string{"./internal/repeat"},
 		},
 	}

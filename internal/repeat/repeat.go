@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +43,12 @@ var errQuiet = errors.New("redis failed a moment ago and is left alone")
 type Memory struct {
 	rdb   redis.UniversalClient
 	quiet atomic.Int64 // Unix ns until when Redis is left alone
+	last  atomic.Int64 // the latest Left
 }
+
+// Left is one time that a call was left: Unix µs, and no other of this process.
+// Zero: another still waits for the task.
+type Left int64
 
 // New returns a Memory on a client.
 func New(rdb redis.UniversalClient) *Memory { return &Memory{rdb: rdb} }
@@ -51,7 +57,7 @@ func New(rdb redis.UniversalClient) *Memory { return &Memory{rdb: rdb} }
 func (m *Memory) Begin(ctx context.Context, call string, id task.ID) error {
 	open, left := rediskey.Calls(call)
 	err := m.ask(ctx, func(ctx context.Context) error {
-		if err := m.rdb.LRem(ctx, left, 1, string(id)).Err(); err != nil {
+		if err := m.rdb.ZRem(ctx, left, string(id)).Err(); err != nil {
 			return err
 		}
 		return m.serve(ctx, open, string(id))
@@ -64,21 +70,22 @@ func (m *Memory) Begin(ctx context.Context, call string, id task.ID) error {
 func (m *Memory) Again(ctx context.Context, call string) (task.ID, error) {
 	open, left := rediskey.Calls(call)
 	var id string
-	err := m.ask(ctx, func(ctx context.Context) (err error) {
-		joins := false
-		if id, err = m.rdb.LMove(ctx, left, open, "LEFT", "RIGHT").Result(); errors.Is(err, redis.Nil) {
-			joins = true
-			id, err = m.rdb.LMove(ctx, open, open, "LEFT", "RIGHT").Result()
+	err := m.ask(ctx, func(ctx context.Context) error {
+		oldest, err := m.rdb.ZPopMin(ctx, left).Result()
+		if err != nil {
+			return err
 		}
-		switch {
+		if len(oldest) > 0 {
+			id, _ = oldest[0].Member.(string)
+			return m.serve(ctx, open, id)
+		}
+		switch id, err = m.rdb.LMove(ctx, open, open, "LEFT", "RIGHT").Result(); {
 		case errors.Is(err, redis.Nil):
 			return nil
 		case err != nil:
 			return err
-		case joins: // two wait for it now
-			return m.serve(ctx, open, id)
 		}
-		return m.rdb.Expire(ctx, open, keep).Err()
+		return m.serve(ctx, open, id) // two wait for it now
 	})
 	return task.ID(id), wrap("find call", err)
 }
@@ -102,32 +109,50 @@ func (m *Memory) Answered(ctx context.Context, call string, id task.ID) error {
 
 // Leave notes that a call's client went away without its answer: the next
 // retry takes it. Not if another still waits for the same task.
-func (m *Memory) Leave(ctx context.Context, call string, id task.ID) error {
+func (m *Memory) Leave(ctx context.Context, call string, id task.ID) (at Left, err error) {
 	open, left := rediskey.Calls(call)
-	return wrap("leave call", m.ask(ctx, func(ctx context.Context) error {
+	err = m.ask(ctx, func(ctx context.Context) error {
 		if err := m.rdb.LRem(ctx, open, 1, string(id)).Err(); err != nil {
 			return err
 		}
 		if err := m.rdb.LPos(ctx, open, string(id), redis.LPosArgs{}).Err(); !errors.Is(err, redis.Nil) {
 			return err
 		}
+		at = m.moment()
 		_, err := m.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			p.RPush(ctx, left, string(id))
-			p.LTrim(ctx, left, -most, -1)
+			p.ZAdd(ctx, left, redis.Z{Score: float64(at), Member: string(id)})
+			p.ZRemRangeByRank(ctx, left, 0, -most-1)
 			p.Expire(ctx, left, keep)
 			return nil
 		})
 		return err
-	}))
+	})
+	return at, wrap("leave call", err)
 }
 
-// Orphan takes back a call that was left, and reports whether it could: then
-// nobody waits for its task.
-func (m *Memory) Orphan(ctx context.Context, call string, id task.ID) (bool, error) {
+// moment is the present, or later than any before.
+func (m *Memory) moment() Left {
+	for {
+		last := m.last.Load()
+		next := max(time.Now().UnixMicro(), last+1)
+		if m.last.CompareAndSwap(last, next) {
+			return Left(next)
+		}
+	}
+}
+
+// Orphan takes back a call that was left at that time, and reports whether it
+// could: then nobody waits for its task. It cannot if a retry took the call since,
+// even if that was left as well: then it is for the one who noted that.
+func (m *Memory) Orphan(ctx context.Context, call string, at Left) (bool, error) {
+	if at == 0 {
+		return false, nil
+	}
 	_, left := rediskey.Calls(call)
+	score := strconv.FormatInt(int64(at), 10)
 	var taken int64
 	err := m.ask(ctx, func(ctx context.Context) (err error) {
-		taken, err = m.rdb.LRem(ctx, left, 1, string(id)).Result()
+		taken, err = m.rdb.ZRemRangeByScore(ctx, left, score, score).Result()
 		return err
 	})
 	return taken > 0, wrap("take call back", err)

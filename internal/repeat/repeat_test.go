@@ -1,6 +1,7 @@
 package repeat_test
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 
@@ -66,16 +67,18 @@ func (m memory) again(call string) task.ID {
 	return id
 }
 
-func (m memory) leave(call string, id task.ID) {
+func (m memory) leave(call string, id task.ID) repeat.Left {
 	m.t.Helper()
-	if err := m.Leave(m.t.Context(), call, id); err != nil {
+	at, err := m.Leave(m.t.Context(), call, id)
+	if err != nil {
 		m.t.Fatal(err)
 	}
+	return at
 }
 
-func (m memory) orphan(call string, id task.ID) bool {
+func (m memory) orphan(call string, at repeat.Left) bool {
 	m.t.Helper()
-	alone, err := m.Orphan(m.t.Context(), call, id)
+	alone, err := m.Orphan(m.t.Context(), call, at)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -87,19 +90,19 @@ func suite(t *testing.T, client redis.UniversalClient) {
 	t.Run("a retry takes the call that was left, not one that is served", func(t *testing.T) {
 		m := open(t)
 		m.begin("a", "one", "two", "three")
-		m.leave("a", "two")
+		left := m.leave("a", "two")
 		if got := m.again("a"); got != "two" {
 			t.Errorf("it took %q", got)
 		}
-		if m.orphan("a", "two") {
+		if m.orphan("a", left) {
 			t.Error("a call that a retry took is nobody's")
 		}
 	})
 	t.Run("a call that nobody took is nobody's, once", func(t *testing.T) {
 		m := open(t)
 		m.begin("b", "one")
-		m.leave("b", "one")
-		if !m.orphan("b", "one") || m.orphan("b", "one") {
+		left := m.leave("b", "one")
+		if !m.orphan("b", left) || m.orphan("b", left) {
 			t.Error("want true, then false")
 		}
 		if got := m.again("b"); got != "" {
@@ -112,13 +115,29 @@ func suite(t *testing.T, client redis.UniversalClient) {
 		if got := m.again("c"); got != "one" {
 			t.Fatalf("it joined %q", got)
 		}
-		m.leave("c", "one")
-		if m.orphan("c", "one") {
+		if left := m.leave("c", "one"); left != 0 || m.orphan("c", left) {
 			t.Error("the other still waits")
 		}
-		m.leave("c", "one")
-		if !m.orphan("c", "one") {
+		if !m.orphan("c", m.leave("c", "one")) {
 			t.Error("both are gone")
+		}
+	})
+	t.Run("a call that is left again is for who left it last", func(t *testing.T) {
+		m := open(t)
+		m.begin("i", "one")
+		first := m.leave("i", "one")
+		if got := m.again("i"); got != "one" {
+			t.Fatalf("a retry took %q", got)
+		}
+		second := m.leave("i", "one")
+		if m.orphan("i", first) {
+			t.Error("the first takes back what a retry took since")
+		}
+		if got := m.again("i"); got != "one" {
+			t.Errorf("the next retry took %q", got)
+		}
+		if m.orphan("i", second) {
+			t.Error("and the second too")
 		}
 	})
 	t.Run("an answered call is forgotten", func(t *testing.T) {
@@ -162,13 +181,14 @@ func suite(t *testing.T, client redis.UniversalClient) {
 	})
 	t.Run("a name keeps a bounded number of calls", func(t *testing.T) {
 		m := open(t)
-		for range 200 {
-			m.begin("h", "one")
-			m.begin("h", "two")
-			m.leave("h", "two")
+		for i := range 200 {
+			gone := task.ID(fmt.Sprint("gone", i))
+			m.begin("h", "one", gone)
+			m.leave("h", gone)
 		}
 		for _, key := range []string{"penstock:call:{h}:open", "penstock:call:{h}:left"} {
-			if n := client.LLen(t.Context(), key).Val(); n > 64 {
+			n := client.LLen(t.Context(), key).Val() + client.ZCard(t.Context(), key).Val() // one of them is of the wrong type
+			if n > 64 || n == 0 {
 				t.Errorf("%s has %d", key, n)
 			}
 		}

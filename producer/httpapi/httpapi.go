@@ -29,6 +29,7 @@ import (
 	"github.com/penstock/penstock/internal/follow"
 	"github.com/penstock/penstock/internal/httpserver"
 	"github.com/penstock/penstock/internal/lookup"
+	"github.com/penstock/penstock/internal/repeat"
 	"github.com/penstock/penstock/internal/seats"
 	"github.com/penstock/penstock/internal/ticket"
 	"github.com/penstock/penstock/internal/validate"
@@ -70,8 +71,8 @@ type Repeats interface {
 	Begin(ctx context.Context, call string, id task.ID) error
 	Again(ctx context.Context, call string) (task.ID, error)
 	Answered(ctx context.Context, call string, id task.ID) error
-	Leave(ctx context.Context, call string, id task.ID) error
-	Orphan(ctx context.Context, call string, id task.ID) (bool, error)
+	Leave(ctx context.Context, call string, id task.ID) (repeat.Left, error)
+	Orphan(ctx context.Context, call string, at repeat.Left) (bool, error)
 }
 
 // Secrets knows what each tenant verifies webhooks with: *callback.Keys.

@@ -209,7 +209,7 @@ func (a *API) acceptUnkeyed(c echo.Context, k *call, s ingest.Submission) error 
 	switch {
 	case err == nil:
 	case comesBack(httpserver.AsError(answer(err)).Status):
-		a.noted(a.d.Repeats.Leave(ctx, k.name, k.id))
+		a.leave(ctx, k)
 	default:
 		a.noted(a.d.Repeats.Answered(ctx, k.name, k.id))
 	}

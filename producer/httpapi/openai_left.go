@@ -3,6 +3,8 @@ package httpapi
 import (
 	"context"
 	"time"
+
+	"github.com/penstock/penstock/internal/repeat"
 )
 
 // GraceDefault is how long a task is kept for a retry of a call whose client
@@ -20,6 +22,14 @@ func (a *API) settled(ctx context.Context, k *call, outcome string) {
 	a.noted(a.d.Repeats.Answered(context.WithoutCancel(ctx), k.name, k.id))
 }
 
+// leave lets a retry take a call that has no answer; zero: another waits for it,
+// or nobody can tell.
+func (a *API) leave(ctx context.Context, k *call) repeat.Left {
+	at, err := a.d.Repeats.Leave(ctx, k.name, k.id)
+	a.noted(err)
+	return at
+}
+
 // left ends a call whose client went away. A retry that comes within the grace
 // takes its task; else the task is cancelled, unless it runs in the background.
 // While the process drains it is the
@@ -31,9 +41,9 @@ func (a *API) left(ctx context.Context, k *call) {
 	}
 	ctx = context.WithoutCancel(ctx)
 	a.metrics.calls.WithLabelValues(outcomeLeft).Inc()
-	if err := a.d.Repeats.Leave(ctx, k.name, k.id); err != nil {
-		a.noted(err)
-		return // nobody can tell whether another waits for it
+	at := a.leave(ctx, k)
+	if at == 0 {
+		return
 	}
 	timer := time.NewTimer(a.d.Grace)
 	defer timer.Stop()
@@ -42,7 +52,7 @@ func (a *API) left(ctx context.Context, k *call) {
 		return
 	case <-timer.C:
 	}
-	alone, err := a.d.Repeats.Orphan(ctx, k.name, k.id)
+	alone, err := a.d.Repeats.Orphan(ctx, k.name, at)
 	if a.noted(err); !alone || k.response.Background() {
 		return
 	}

@@ -185,7 +185,7 @@ func (s *stream) finish(err error) error {
 		return s.abort(ctx) // its client comes back for the rest
 	case failure.Status == 0 && !s.started: // may pass: a retry finds the task
 		s.a.metrics.calls.WithLabelValues(outcomeFailed).Inc()
-		s.a.noted(s.a.d.Repeats.Leave(ctx, s.k.name, s.k.id))
+		s.a.leave(ctx, s.k)
 		return err
 	case failure.Status == 0:
 		s.a.d.Log.WarnContext(ctx, "stream of an answer ends early", "task_id", string(s.k.id), "err", err)

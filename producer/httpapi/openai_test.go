@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/follow"
+	"github.com/penstock/penstock/internal/repeat"
 	"github.com/penstock/penstock/producer/admit"
 	"github.com/penstock/penstock/producer/httpapi"
 	"github.com/penstock/penstock/schema/event"
@@ -61,9 +63,11 @@ func (s *tale) Close() {}
 
 // calls is an httpapi.Repeats in memory, of one name.
 type calls struct {
-	mu         sync.Mutex
-	open, left []task.ID
-	names      map[string]bool
+	mu     sync.Mutex
+	open   []task.ID
+	left   []leaving
+	leaves repeat.Left // so far
+	names  map[string]bool
 }
 
 func (r *calls) note(call string) func() {
@@ -90,17 +94,16 @@ func (r *calls) Begin(_ context.Context, call string, id task.ID) error {
 	return nil
 }
 
-func (r *calls) Again(_ context.Context, call string) (task.ID, error) {
+func (r *calls) Again(_ context.Context, call string) (id task.ID, _ error) {
 	defer r.note(call)()
-	from := &r.left
-	if len(r.left) == 0 {
-		from = &r.open
-	}
-	if len(*from) == 0 {
+	switch {
+	case len(r.left) > 0:
+		id, r.left = r.left[0].id, r.left[1:]
+	case len(r.open) > 0:
+		id, r.open = r.open[0], r.open[1:]
+	default:
 		return "", nil
 	}
-	id := (*from)[0]
-	*from = (*from)[1:]
 	r.open = append(r.open, id)
 	return id, nil
 }
@@ -111,17 +114,25 @@ func (r *calls) Answered(_ context.Context, call string, id task.ID) error {
 	return nil
 }
 
-func (r *calls) Leave(_ context.Context, call string, id task.ID) error {
+func (r *calls) Leave(_ context.Context, call string, id task.ID) (repeat.Left, error) {
 	defer r.note(call)()
 	r.open, _ = without(r.open, id)
-	r.left = append(r.left, id)
-	return nil
+	r.leaves++
+	r.left = append(r.left, leaving{id, r.leaves})
+	return r.leaves, nil
 }
 
-func (r *calls) Orphan(_ context.Context, call string, id task.ID) (alone bool, _ error) {
+func (r *calls) Orphan(_ context.Context, call string, at repeat.Left) (alone bool, _ error) {
 	defer r.note(call)()
-	r.left, alone = without(r.left, id)
-	return alone, nil
+	kept := len(r.left)
+	r.left = slices.DeleteFunc(r.left, func(l leaving) bool { return l.at == at })
+	return len(r.left) < kept, nil
+}
+
+// leaving is a call that was left.
+type leaving struct {
+	id task.ID
+	at repeat.Left
 }
 
 func (r *calls) counts() (open, left int) {

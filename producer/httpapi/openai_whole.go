@@ -111,7 +111,7 @@ func (a *API) unanswered(c echo.Context, k *call, err error) error {
 		a.settled(ctx, k, outcomeFailed)
 		return final(c, expired())
 	default:
-		a.noted(a.d.Repeats.Leave(context.WithoutCancel(ctx), k.name, k.id))
+		a.leave(context.WithoutCancel(ctx), k)
 		a.metrics.calls.WithLabelValues(outcomeFailed).Inc()
 		return err
 	}
