@@ -14,6 +14,7 @@ package repeat
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/penstock/penstock/internal/redisclient"
 	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/schema/api"
 	"github.com/penstock/penstock/schema/task"
@@ -34,6 +36,11 @@ const (
 	timeout = 250 * time.Millisecond       // of one question
 	quiet   = time.Second                  // Redis is left alone after it failed
 )
+
+//go:embed lua/again.lua
+var againSource string
+
+var againScript = redisclient.NewScript(againSource)
 
 // errQuiet: Redis has failed a moment ago.
 var errQuiet = errors.New("redis failed a moment ago and is left alone")
@@ -70,22 +77,12 @@ func (m *Memory) Begin(ctx context.Context, call string, id task.ID) error {
 func (m *Memory) Again(ctx context.Context, call string) (task.ID, error) {
 	open, left := rediskey.Calls(call)
 	var id string
-	err := m.ask(ctx, func(ctx context.Context) error {
-		oldest, err := m.rdb.ZPopMin(ctx, left).Result()
-		if err != nil {
-			return err
-		}
-		if len(oldest) > 0 {
-			id, _ = oldest[0].Member.(string)
-			return m.serve(ctx, open, id)
-		}
-		switch id, err = m.rdb.LMove(ctx, open, open, "LEFT", "RIGHT").Result(); {
-		case errors.Is(err, redis.Nil):
+	err := m.ask(ctx, func(ctx context.Context) (err error) {
+		id, err = againScript.Run(ctx, m.rdb, redisclient.Call{Keys: []string{left, open}, Args: []any{most, int(keep.Seconds())}}).Text()
+		if errors.Is(err, redis.Nil) {
 			return nil
-		case err != nil:
-			return err
 		}
-		return m.serve(ctx, open, id) // two wait for it now
+		return err
 	})
 	return task.ID(id), wrap("find call", err)
 }
@@ -127,7 +124,10 @@ func (m *Memory) Leave(ctx context.Context, call string, id task.ID) (at Left, e
 		})
 		return err
 	})
-	return at, wrap("leave call", err)
+	if err != nil {
+		return 0, wrap("leave call", err)
+	}
+	return at, nil
 }
 
 // moment is the present, or later than any before.
