@@ -3,10 +3,7 @@ package httpserver
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"net/http"
-	"runtime/debug"
 
 	"github.com/labstack/echo/v4"
 
@@ -84,9 +81,8 @@ func (s *Server) conclude(known *about) {
 	if whole {
 		return
 	}
-	cause := recover()
-	if err, ok := cause.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
-		s.log.Error("handler panicked", slog.String("err", fmt.Sprint(cause)), "request_id", known.id, "stack", string(debug.Stack()))
+	if cause := asError(recover()); !errors.Is(cause, http.ErrAbortHandler) {
+		s.logPanic(cause, known.route, known.id)
 	}
 	panic(http.ErrAbortHandler)
 }

@@ -15,25 +15,38 @@ import (
 func (s *Server) recover(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		defer func() {
-			switch r := recover().(type) {
-			case nil:
-			case error:
-				if errors.Is(r, http.ErrAbortHandler) {
-					panic(r)
-				}
-				err = s.panicked(c, r)
+			switch cause := asError(recover()); {
+			case cause == nil:
+			case errors.Is(cause, http.ErrAbortHandler):
+				panic(cause)
 			default:
-				err = s.panicked(c, fmt.Errorf("%v", r))
+				err = s.panicked(c, cause)
 			}
 		}()
 		return next(c)
 	}
 }
 
+// asError is what a panic was called with; nil: there was none.
+func asError(recovered any) error {
+	switch r := recovered.(type) {
+	case nil:
+		return nil
+	case error:
+		return r
+	default:
+		return fmt.Errorf("%v", r)
+	}
+}
+
 func (s *Server) panicked(c echo.Context, cause error) error {
-	s.log.Error("handler panicked", "err", cause, "route", c.Path(), "request_id", RequestID(c), "stack", string(debug.Stack()))
+	s.logPanic(cause, c.Path(), RequestID(c))
 	if c.Response().Committed {
 		panic(http.ErrAbortHandler)
 	}
 	return fmt.Errorf("panic: %w", cause)
+}
+
+func (s *Server) logPanic(cause error, route, id string) {
+	s.log.Error("handler panicked", "err", cause, "route", route, "request_id", id, "stack", string(debug.Stack()))
 }
