@@ -174,7 +174,6 @@ func (l *life) kafkaConfig() kafkaclient.Config {
 	c.Brokers = l.instance.w.broker.Addrs()
 	c.ClientID = l.instance.name
 	c.Dial = l.kafka.over(l.instance.w.broker.Dial())
-	c.Uncompressed = true
 	return c
 }
 

@@ -119,7 +119,7 @@ func (w *world) all() []*instance { return append(w.residents(), w.workers[2]) }
 // openTopics makes the topics of the plan, all of them with the broker's time on
 // each record: the checker asks what was in the log when.
 func (w *world) openTopics() {
-	w.kafka = kafkaclient.Config{Brokers: w.broker.Addrs(), ClientID: "checker", Dial: w.broker.Dial(), Uncompressed: true}
+	w.kafka = kafkaclient.Config{Brokers: w.broker.Addrs(), ClientID: "checker", Dial: w.broker.Dial()}
 	var err error
 	w.cl, err = kafkaclient.New(w.kafka, w.log, kafkaclient.ProducerOpts(1<<20)...)
 	w.must(err)

@@ -28,9 +28,6 @@ type Config struct {
 
 	// Dial replaces the network, for tests. Nil: the real one.
 	Dial func(ctx context.Context, network, host string) (net.Conn, error) `koanf:"-"`
-	// Uncompressed writes batches as they are, for brokers inside the process: the
-	// race detector makes the codec's buffers of 4 MiB cost more than all the rest.
-	Uncompressed bool `koanf:"-"`
 }
 
 // DefaultConfig returns a local broker without security.
@@ -100,9 +97,6 @@ func New(c Config, log *slog.Logger, role ...kgo.Opt) (*kgo.Client, error) {
 		opts = append(opts, kgo.SASL(scram.Auth{User: c.Username, Pass: c.Password.Reveal()}.AsSha512Mechanism()))
 	}
 	opts = append(opts, role...)
-	if c.Uncompressed {
-		opts = append(opts, kgo.ProducerBatchCompression(kgo.NoCompression()))
-	}
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
@@ -128,7 +122,7 @@ func ProducerOpts(bufferedBytes int) []kgo.Opt {
 		kgo.ProducerBatchMaxBytes(MaxRecordBytes),
 		kgo.MaxBufferedBytes(bufferedBytes),
 		kgo.MaxBufferedRecords(1 << 17), // the byte budget is the real bound
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.WithCompressor(newCompressor()),
 		// Keys decide the partition with Kafka's own hash; terminals set it
 		// explicitly (see Partitioner).
 		kgo.RecordPartitioner(Partitioner()),

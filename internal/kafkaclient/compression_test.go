@@ -3,7 +3,6 @@ package kafkaclient_test
 import (
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -12,44 +11,48 @@ import (
 	"github.com/penstock/penstock/schema/topic"
 )
 
-// codec notes how batches were written.
-type codec struct{ last atomic.Int32 }
-
-// OnProduceBatchWritten implements kgo.HookProduceBatchWritten.
-func (c *codec) OnProduceBatchWritten(_ kgo.BrokerMetadata, _ string, _ int32, m kgo.ProduceBatchMetrics) {
-	c.last.Store(int32(m.CompressionType))
+// unpacker notes how a batch was packed, and unpacks it as every client does.
+type unpacker struct {
+	kgo.Decompressor
+	codec  kgo.CompressionCodecType
+	packed []byte
 }
 
-func TestBatchesAreCompressedUnlessAsked(t *testing.T) {
-	const none, lz4 = 0, 3 // as in the protocol
-	for name, test := range map[string]struct {
-		uncompressed bool
-		want         int32
-	}{
-		"over a network":              {false, lz4},
-		"to a broker in this process": {true, none},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cluster, admin := setup(t)
-			if err := kafkaclient.EnsureTopics(t.Context(), admin, plan(t, topic.Params{Replication: 1}), slog.New(slog.DiscardHandler)); err != nil {
-				t.Fatal(err)
-			}
-			var seen codec
-			cl, err := kafkaclient.New(
-				kafkaclient.Config{Brokers: cluster.ListenAddrs(), ClientID: "test", Uncompressed: test.uncompressed},
-				slog.New(slog.DiscardHandler), append(kafkaclient.ProducerOpts(1<<20), kgo.WithHooks(&seen))...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer cl.Close()
-			seen.last.Store(-1)
-			r := &kgo.Record{Topic: topic.Results, Value: []byte(strings.Repeat("a", 10_000))}
-			if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
-			if got := seen.last.Load(); got != test.want {
-				t.Errorf("written with codec %d, want %d", got, test.want)
-			}
-		})
+func (u *unpacker) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	u.codec, u.packed = codec, append(u.packed[:0], src...)
+	return u.Decompressor.Decompress(src, codec)
+}
+
+// TestBatchesAreReadWithLittleMemory looks at the block size that a frame asks of
+// its readers.
+func TestBatchesAreReadWithLittleMemory(t *testing.T) {
+	cluster, admin := setup(t)
+	if err := kafkaclient.EnsureTopics(t.Context(), admin, plan(t, topic.Params{Replication: 1}), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	seen := unpacker{Decompressor: kgo.DefaultDecompressor()}
+	cl, err := kafkaclient.New(
+		kafkaclient.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"}, slog.New(slog.DiscardHandler),
+		append(kafkaclient.ProducerOpts(1<<20), kgo.WithDecompressor(&seen), kgo.ConsumeTopics(topic.Results))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for _, size := range []int{1_000, 900_000} {
+		value := strings.Repeat("hydro", size/5)
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Results, Value: []byte(value)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		got := cl.PollFetches(t.Context()).Records()
+		if len(got) != 1 || string(got[0].Value) != value {
+			t.Fatalf("read %d records; want the one of %d bytes", len(got), size)
+		}
+		if seen.codec != kgo.CodecLz4 || len(seen.packed) > size/4 {
+			t.Errorf("%d bytes are %d with codec %d; want them packed with LZ4", size, len(seen.packed), seen.codec)
+		}
+		// The frame's sixth byte: https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md
+		if block := seen.packed[5] >> 4 & 7; block != 4 {
+			t.Errorf("a reader of %d bytes needs blocks of class %d; want 4, 64 KiB", size, block)
+		}
 	}
 }

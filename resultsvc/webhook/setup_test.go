@@ -83,7 +83,7 @@ func (b *bundle) open(ln net.Listener, opts ...kfake.Opt) {
 		b.t.Fatal(err)
 	}
 	b.closers = append(b.closers, b.cluster.Close)
-	b.kafka = kafkaclient.Config{Brokers: b.cluster.ListenAddrs(), ClientID: "test", Uncompressed: true}
+	b.kafka = kafkaclient.Config{Brokers: b.cluster.ListenAddrs(), ClientID: "test"}
 	if b.network != nil {
 		b.kafka.Dial = func(ctx context.Context, n, host string) (net.Conn, error) {
 			return b.network.DialContext(ctx, n, host)
