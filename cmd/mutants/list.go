@@ -148,7 +148,12 @@ func settling() []mutant {
 		},
 		{
 			name: "neighbours-pay", rule: "a failed batch costs the neighbours of the culprit nothing",
-			file: "worker/attempt/runner.go", old: "if len(live) < 2 {\n\t\treturn false", new: "if len(live) < 99 {\n\t\treturn false",
+			file: "worker/attempt/runner.go", old: "if len(live) < 2 {\n\t\treturn nil", new: "if len(live) < 99 {\n\t\treturn nil",
+			tests: []string{"./worker/attempt"},
+		},
+		{
+			name: "an-end-of-ones-own-condemns-the-rest", rule: "no task dies of a neighbour in its batch",
+			file: "worker/attempt/runner.go", old: "if class := fault.ClassOf(err); !own && class", new: "if class := fault.ClassOf(err); own {\n\t\t\treturn nil\n\t\t} else if class",
 			tests: []string{"./worker/attempt"},
 		},
 	}

@@ -122,6 +122,58 @@ func TestABatchIsBisectedUntilTheCulpritIsAlone(t *testing.T) {
 	})
 }
 
+// TestNobodyBearsTheFaultOfANeighbourWhoWasCancelled has a call fail for all while
+// one of them, the culprit or not, comes to an end of its own.
+func TestNobodyBearsTheFaultOfANeighbourWhoWasCancelled(t *testing.T) {
+	const culprit, innocent = 1, 3
+	for name, test := range map[string]struct {
+		n, ends int
+		cause   error
+		calls   int
+	}{
+		"an innocent is cancelled":   {4, innocent, attempt.ErrCallerCancelled, 6}, // all, the other three, then by halves
+		"the culprit is cancelled":   {4, culprit, attempt.ErrCallerCancelled, 2},
+		"of two":                     {2, culprit, attempt.ErrCallerCancelled, 2},
+		"the culprit is interrupted": {4, culprit, fault.New(fault.Fenced, "not ours any more"), 2},
+		"an innocent is interrupted": {4, innocent, fault.New(fault.Interrupted, "given away"), 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, _ *attempttest.Redis) {
+				ts := tries(test.n)
+				calls := 0
+				results := r.Do(t.Context(), call(func(_ context.Context, items []backend.Item) []backend.Outcome {
+					if calls++; calls == 1 {
+						ts[test.ends].Cancel(test.cause)
+					}
+					out := make([]backend.Outcome, len(items))
+					for i, it := range items {
+						if it.Task.ID == ts[culprit].Task.ID {
+							return backend.Fail(len(items), fault.New(fault.Rejected, "no such parameter"))
+						}
+						out[i] = attempttest.OK("ok")
+					}
+					return out
+				}), ts)
+				for i, res := range results {
+					var want fault.Code
+					switch i {
+					case test.ends:
+						want = fault.CodeOf(test.cause)
+					case culprit:
+						want = fault.Rejected
+					}
+					if got := fault.CodeOf(res.Err); got != want && (want != "" || res.Err != nil) {
+						t.Errorf("task %d: %q (%v), want %q", i, got, res.Err, want)
+					}
+				}
+				if calls != test.calls {
+					t.Errorf("%d calls, want %d", calls, test.calls)
+				}
+			})
+		})
+	}
+}
+
 func TestABatchIsNotSplitForTroubleThatIsNotItsOwn(t *testing.T) {
 	inBubble(t, attempt.Params{}, func(t *testing.T, r *attempt.Runner, _ *attempttest.Redis) {
 		t.Log("a system fault")

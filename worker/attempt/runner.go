@@ -281,15 +281,22 @@ func (r *Runner) announce(tries []*Try, live []int) {
 	}
 }
 
-// run executes the live tries and bisects a batch that failed as one.
+// run executes the live tries. Those that may have failed only because of their
+// neighbours run again: in halves, or, if the others came to an end of their own,
+// without them.
 func (r *Runner) run(ctx context.Context, c Call, tries []*Try, live []int, claimed []bool, results []Result) {
 	r.call(ctx, c, tries, live, claimed, results)
-	if !bisectable(live, results) {
+	again := spoiled(live, results)
+	if len(again) == 0 {
 		return
 	}
 	r.m.bisects.Inc()
-	half := len(live) / 2
-	for _, part := range [][]int{live[:half], live[half:]} {
+	parts := [][]int{again}
+	if len(again) == len(live) {
+		half := len(live) / 2
+		parts = [][]int{live[:half], live[half:]}
+	}
+	for _, part := range parts {
 		if ctx.Err() != nil || c.Open != nil && !c.Open() {
 			r.giveBack(part, results)
 			continue
@@ -301,21 +308,24 @@ func (r *Runner) run(ctx context.Context, c Call, tries []*Try, live []int, clai
 	}
 }
 
-// bisectable reports whether a batch failed because of the batch: all of it,
-// with a fault of the tasks and not of the system or of one try's own end.
-func bisectable(live []int, results []Result) bool {
+// spoiled returns the tries of a call that may have failed because of a neighbour:
+// with a fault of the tasks, where nobody succeeded. Who was cancelled or
+// interrupted in that moment has that for his result, and may yet be the culprit.
+func spoiled(live []int, results []Result) (again []int) {
 	if len(live) < 2 {
-		return false
+		return nil
 	}
 	for _, i := range live {
 		err := results[i].Err
-		class := fault.ClassOf(err)
-		ended := fault.RuleOf(fault.CodeOf(err)).Next == fault.NextEnd
-		if err == nil || ended || class == fault.ClassSystem || class == fault.ClassNone {
-			return false
+		if err == nil {
+			return nil
+		}
+		own := fault.RuleOf(fault.CodeOf(err)).Next == fault.NextEnd
+		if class := fault.ClassOf(err); !own && class != fault.ClassSystem && class != fault.ClassNone {
+			again = append(again, i)
 		}
 	}
-	return true
+	return again
 }
 
 // giveBack leaves tries for another time: their neighbours' failure, and a
