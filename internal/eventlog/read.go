@@ -149,27 +149,3 @@ func cutLive(payload string) (Entry, error) {
 	}
 	return Entry{}, fmt.Errorf("live event: %w", event.ErrID)
 }
-
-// Tops returns the newest event id of each task, zero for a task without
-// events, in one round trip.
-func (l *Log) Tops(ctx context.Context, ids []task.ID) ([]event.ID, error) {
-	pipe := l.rdb.Pipeline()
-	cmds := make([]*redis.XMessageSliceCmd, len(ids))
-	for i, id := range ids {
-		cmds[i] = pipe.XRevRangeN(ctx, rediskey.Events(l.partition(id), id), "+", "-", 1)
-	}
-	if _, err := pipe.Exec(ctx); err != nil && len(ids) > 0 {
-		return nil, fmt.Errorf("read newest events: %w", err)
-	}
-	out := make([]event.ID, len(ids))
-	for i, c := range cmds {
-		if len(c.Val()) == 0 {
-			continue
-		}
-		var err error
-		if out[i], err = event.ParseID(c.Val()[0].ID); err != nil {
-			return nil, fmt.Errorf("read newest event of task %s: %w", ids[i], err)
-		}
-	}
-	return out, nil
-}

@@ -162,7 +162,7 @@ func (f *Follower) makeReady(d *feed) {
 
 // lookups is how many watched tasks are looked up in one round trip: so few that
 // events do not wait for long behind them.
-const lookups = 64
+const lookups = 32
 
 // runHeartbeat looks every watched task up from time to time, in case a live
 // event was lost without anybody noticing.
@@ -209,28 +209,61 @@ func (f *Follower) watchedIDs() []task.ID {
 // lookUp compares what Redis holds of tasks with what their watchers have got,
 // and lets those read again who lack something.
 func (f *Follower) lookUp(ctx context.Context, ids []task.ID) error {
+	heard := f.heard(ids)
+	if len(heard) == 0 {
+		return nil
+	}
+	ids = ids[:0:0]
+	for _, h := range heard {
+		ids = append(ids, h.ID)
+	}
 	states, err := f.store.States(ctx, ids)
 	if err != nil {
 		return err
 	}
-	tops, err := f.log.Tops(ctx, ids)
+	nexts, err := f.log.Nexts(ctx, heard)
 	if err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, id := range ids {
-		newest := tops[i]
-		if end := endOf(states[i]); newest.Less(end) {
-			newest = end
+		there := nexts[i]
+		if end := endOf(states[i]); there.Less(end) {
+			there = end
 		}
 		if d := f.feeds[id]; d != nil {
 			for _, w := range d.watches {
-				if w.seen.Less(newest) && w.pos == d.end() {
+				if w.seen.Less(there) && w.pos == d.end() {
 					w.reread()
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// heard is how far those watchers of tasks have come who have all that came live;
+// the others will look by themselves.
+func (f *Follower) heard(ids []task.ID) []eventlog.Position {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]eventlog.Position, 0, len(ids))
+	for _, id := range ids {
+		d := f.feeds[id]
+		if d == nil {
+			continue
+		}
+		waits := false
+		at := eventlog.Position{ID: id}
+		for _, w := range d.watches {
+			if w.pos == d.end() && (!waits || w.seen.Less(at.After)) {
+				at.After, waits = w.seen, true
+			}
+		}
+		if waits {
+			out = append(out, at)
+		}
+	}
+	return out
 }

@@ -3,6 +3,7 @@
 package eventlogtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -96,6 +97,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("a lost stream is told, not made anew", func(t *testing.T) { vanishes(t, open) })
 	t.Run("nothing is written after the end", func(t *testing.T) { ends(t, open) })
 	t.Run("the newest attempt is known, also once its task has ended", func(t *testing.T) { findsNewest(t, open) })
+	t.Run("the first event after what was heard is known, of many tasks at once", func(t *testing.T) { findsNext(t, open) })
 	t.Run("a long stream is folded into a snapshot", func(t *testing.T) { folds(t, open) })
 	t.Run("a snapshot never joins the text of two attempts", func(t *testing.T) { foldsApart(t, open) })
 	t.Run("what is not text alone is folded into a gap", func(t *testing.T) { foldsChoices(t, open) })
@@ -231,6 +233,45 @@ func findsNewest(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	newest(second)
+}
+
+func findsNext(t *testing.T, open Open) {
+	b := setup(t, open, eventlog.Params{})
+	minter, err := task.NewMinter(task.Secret{Key: []byte("0123456789abcdef")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fence(t, 1, 0)
+	places := []event.ID{{}, event.QueuedID(), {Fence: f}, {Fence: f, Seq: 2}, {Fence: f, Seq: 3}, event.TerminalID(0)}
+	want := []string{"256-0", "256-0", "256-1", "256-3", "0-0", "0-0"}
+	var at []eventlog.Position
+	var all []string
+	for range 10 { // over all partitions, and of every second nothing is there
+		for i, after := range places {
+			lost, there := minter.New("acme", time.Now()), minter.New("acme", time.Now())
+			bundle{b.rdb, b.log, there}.claim(t, f, 1)
+			bundle{b.rdb, b.log, there}.append(t, f, 1, 3)
+			at = append(at, eventlog.Position{ID: lost, After: after}, eventlog.Position{ID: there, After: after})
+			all = append(all, "0-0", want[i])
+		}
+	}
+	got, err := b.log.Nexts(t.Context(), at)
+	if err != nil || len(got) != len(at) {
+		t.Fatalf("%d answers to %d: %v", len(got), len(at), err)
+	}
+	for i, id := range got {
+		if id.String() != all[i] {
+			t.Errorf("after %s comes %s, want %s", at[i].After, id, all[i])
+		}
+	}
+	if none, err := b.log.Nexts(t.Context(), nil); err != nil || len(none) != 0 {
+		t.Errorf("of nothing: %v, %v", none, err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.log.Nexts(gone, at); err == nil {
+		t.Error("a Redis that cannot be asked is taken for one without events")
+	}
 }
 
 func folds(t *testing.T, open Open) {
