@@ -23,7 +23,8 @@ type Crowd struct {
 type CrowdSide struct {
 	Protocol string
 	PerHead  float64 // bytes of resident memory for each stream
-	Delivery Result  // from the stamp until a client had the event
+	Write    Result  // what it took to hand an event to Redis; no calls where nobody does
+	Delivery Result  // from the stamp, before that, until a client had the event
 	CPU      time.Duration
 }
 
@@ -54,8 +55,9 @@ type venue interface {
 	collect(ctx context.Context) error
 	// begin is called once the memory was read.
 	begin(ctx context.Context) error
-	// emit has events of a rate written for a length, and says how many.
-	emit(ctx context.Context, rate float64, length time.Duration) (int, error)
+	// emit has events of a rate written for a length, and says how many there were
+	// and how long the writes took, if the server does not write them itself.
+	emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error)
 }
 
 // side measures one server.
@@ -82,7 +84,7 @@ func (c Crowd) side(ctx context.Context, v venue, protocol string) (out CrowdSid
 	if err != nil {
 		return out, err
 	}
-	if out.Delivery, err = c.deliver(ctx, v, a); err != nil {
+	if out.Write, out.Delivery, err = c.deliver(ctx, v, a); err != nil {
 		return out, err
 	}
 	used, err := m.stop()
@@ -130,21 +132,21 @@ const arrival = 5 * time.Second
 
 // deliver has events written, after a second of such that do not count, and
 // demands that every one comes.
-func (c Crowd) deliver(ctx context.Context, v venue, a *audience) (Result, error) {
+func (c Crowd) deliver(ctx context.Context, v venue, a *audience) (writes, delivery Result, err error) {
 	for _, length := range []time.Duration{warmUp, c.Length} {
 		a.forget()
-		sent, err := v.emit(ctx, c.Rate, length)
-		if err != nil {
-			return Result{}, err
+		var sent int
+		if sent, writes, err = v.emit(ctx, c.Rate, length); err != nil {
+			return writes, delivery, err
 		}
 		for deadline := time.Now().Add(arrival); a.heard() < sent; {
 			if time.Now().After(deadline) {
-				return Result{}, fmt.Errorf("%d events were written, and %d came: %w", sent, a.heard(), a.lost())
+				return writes, delivery, fmt.Errorf("%d events were written, and %d came: %w", sent, a.heard(), a.lost())
 			}
 			if err := waitUntil(ctx, time.Now().Add(20*time.Millisecond)); err != nil {
-				return Result{}, err
+				return writes, delivery, err
 			}
 		}
 	}
-	return a.result(), a.lost()
+	return writes, a.result(), a.lost()
 }

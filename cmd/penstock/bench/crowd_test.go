@@ -59,7 +59,7 @@ func (v inside) collect(ctx context.Context) error {
 	return bareVenue{&bareChild{url: v.url}}.collect(ctx)
 }
 
-func (v inside) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
+func (v inside) emit(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
 	return bareVenue{&bareChild{url: v.url}}.emit(ctx, rate, length)
 }
 
@@ -69,16 +69,16 @@ type fed struct {
 	rdb redis.UniversalClient
 }
 
-func (v fed) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
+func (v fed) emit(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
 	return fedVenue{rdb: v.rdb}.emit(ctx, rate, length/50)
 }
 
 // losing claims one more event than there were.
 type losing struct{ inside }
 
-func (v losing) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
-	n, err := v.inside.emit(ctx, rate, length)
-	return n + 1, err
+func (v losing) emit(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
+	n, writes, err := v.inside.emit(ctx, rate, length)
+	return n + 1, writes, err
 }
 
 // serveBare serves the bare server; with a rdb, one that it feeds.
@@ -156,7 +156,9 @@ func TestCrowdTable(t *testing.T) {
 		return CrowdSide{Protocol: overHTTP1, PerHead: kib * 1024, Delivery: merge([]*tally{h}, 0)}
 	}
 	var out strings.Builder
-	r := StreamsReport{Crowds: []CrowdSides{{Ours: side(30, 64*time.Millisecond), Bare: side(25, 32*time.Millisecond), Fed: side(26, 64*time.Millisecond)}}}
+	ours := side(30, 64*time.Millisecond)
+	ours.Write = side(0, 16*time.Millisecond).Delivery
+	r := StreamsReport{Crowds: []CrowdSides{{Ours: ours, Bare: side(25, 32*time.Millisecond), Fed: side(26, 64*time.Millisecond)}}}
 	if err := r.table(&out); err != nil {
 		t.Fatal(err)
 	}
@@ -165,6 +167,8 @@ func TestCrowdTable(t *testing.T) {
 		"memory of an idle stream, HTTP/1.1 30.0 KiB 25.0 KiB 1.20 1.30 reached",
 		"delivery of an event, p99, HTTP/1.1 64ms 32ms 2.00 1.50 missed",
 		"and beside a bare server that has them from Redis, HTTP/1.1 64ms 64ms 1.00 1.50 reached",
+		"HTTP/1.1 bare 25.0 KiB 1 - - 32ms",
+		"HTTP/1.1 results service 30.0 KiB 1 16ms 16ms 64ms",
 	} {
 		if !strings.Contains(flat, want) {
 			t.Errorf("the table has no %q:\n%s", want, out.String())

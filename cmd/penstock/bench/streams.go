@@ -224,7 +224,7 @@ func (s CrowdSide) kib() string { return fmt.Sprintf("%.1f KiB", s.PerHead/1024)
 
 func (r StreamsReport) crowdTable(w io.Writer) error {
 	t := newTable(w)
-	row(t, "PROTOCOL", "SERVER", "MEMORY/STREAM", "EVENTS", "P50", "P90", "P99", "P99.9", "CPU µs/EVENT")
+	row(t, "PROTOCOL", "SERVER", "MEMORY/STREAM", "EVENTS", "WRITE P50", "P99", "DELIVERY P50", "P90", "P99", "P99.9", "CPU µs/EVENT")
 	for _, p := range r.Crowds {
 		p.Bare.row(t, "bare")
 		p.Fed.row(t, "bare, fed by Redis")
@@ -235,8 +235,16 @@ func (r StreamsReport) crowdTable(w io.Writer) error {
 
 func (s CrowdSide) row(w io.Writer, name string) {
 	d := s.Delivery
-	row(w, s.Protocol, name, s.kib(), d.Calls, short(d.Quantile(50)), short(d.Quantile(90)), short(d.Quantile(99)), short(d.Quantile(99.9)),
+	row(w, s.Protocol, name, s.kib(), d.Calls, s.write(50), s.write(99), short(d.Quantile(50)), short(d.Quantile(90)), short(d.Quantile(99)), short(d.Quantile(99.9)),
 		(s.CPU / time.Duration(max(1, d.Calls))).Microseconds())
+}
+
+// write is a quantile of the writes to Redis, if there were any.
+func (s CrowdSide) write(q float64) string {
+	if s.Write.Calls == 0 {
+		return "-"
+	}
+	return short(s.Write.Quantile(q))
 }
 
 func verdict(reached bool) string {

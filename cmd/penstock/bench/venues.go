@@ -44,13 +44,14 @@ func (v bareVenue) collect(ctx context.Context) error {
 	return err
 }
 
-func (v bareVenue) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
+func (v bareVenue) emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
 	q := url.Values{"rate": {fmt.Sprint(rate)}, "for": {length.String()}}
 	text, err := order(ctx, http.MethodPost, v.url+"/emit?"+q.Encode())
 	if err != nil {
-		return 0, err
+		return 0, writes, err
 	}
-	return strconv.Atoi(strings.TrimSpace(string(text)))
+	sent, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	return sent, writes, err
 }
 
 // fedVenue is the yardstick that takes its events from Redis.
@@ -59,7 +60,7 @@ type fedVenue struct {
 	rdb redis.UniversalClient
 }
 
-func (v fedVenue) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
+func (v fedVenue) emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
 	return emit(ctx, rate, length, func() error {
 		if err := v.rdb.Publish(ctx, bare.Channel, time.Now().UnixMicro()).Err(); err != nil {
 			return fmt.Errorf("publish event: %w", err)
@@ -68,19 +69,21 @@ func (v fedVenue) emit(ctx context.Context, rate float64, length time.Duration) 
 	})
 }
 
-// emit has events written at random times, and says how many.
-func emit(ctx context.Context, rate float64, length time.Duration, write func() error) (sent int, err error) {
-	began := time.Now()
+// emit writes events at random times.
+func emit(ctx context.Context, rate float64, length time.Duration, write func() error) (sent int, writes Result, err error) {
+	began, took := time.Now(), newTally()
 	for _, due := range Poisson(rate, length, 1) {
 		if err := waitUntil(ctx, began.Add(due)); err != nil {
-			return sent, err
+			return sent, writes, err
 		}
+		from := time.Now()
 		if err := write(); err != nil {
-			return sent, err
+			return sent, writes, err
 		}
+		took.add(time.Since(from), nil)
 		sent++
 	}
-	return sent, nil
+	return sent, merge([]*tally{took}, time.Since(began)), nil
 }
 
 // order asks a server to do something and returns its answer.
@@ -187,7 +190,7 @@ func (v *ourVenue) begin(ctx context.Context) (err error) {
 	return nil
 }
 
-func (v *ourVenue) emit(ctx context.Context, rate float64, length time.Duration) (int, error) {
+func (v *ourVenue) emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
 	return emit(ctx, rate, length, func() error { return v.write(ctx, rand.IntN(len(v.tasks))) })
 }
 
