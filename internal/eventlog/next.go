@@ -9,34 +9,27 @@ import (
 
 	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/schema/event"
-	"github.com/penstock/penstock/schema/task"
 )
 
-// Position is a place in the events of a task.
-type Position struct {
-	ID    task.ID
-	After event.ID
-}
-
-// Nexts returns the id of the first event after each position, zero where there is
-// none, in one round trip. Tasks must not repeat. Thousands of streams in which
-// nothing happens are asked for all the time, so each costs Redis no more than a
-// look at its newest id, and has no answer of its own.
-func (l *Log) Nexts(ctx context.Context, positions []Position) ([]event.ID, error) {
+// Nexts returns the id of the first event of each range, zero where there is none,
+// in one round trip. Tasks must not repeat. Thousands of streams in which nothing
+// happens are asked for all the time, so each costs Redis no more than a look at
+// its newest id, and has no answer of its own.
+func (l *Log) Nexts(ctx context.Context, ranges []Range) ([]event.ID, error) {
 	pipe := l.rdb.Pipeline()
-	index := make(map[string]int, len(positions))
+	index := make(map[string]int, len(ranges))
 	var cmds []*redis.XStreamSliceCmd
-	for partition, some := range l.byPartition(positions) {
+	for partition, some := range l.byPartition(ranges) {
 		streams := make([]string, 2*len(some)) // all keys, then all ids
 		for j, i := range some {
-			key := rediskey.Events(partition, positions[i].ID)
-			streams[j], streams[len(some)+j] = key, positions[i].After.String()
+			key := rediskey.Events(partition, ranges[i].ID)
+			streams[j], streams[len(some)+j] = key, ranges[i].After.String()
 			index[key] = i
 		}
 		cmds = append(cmds, pipe.XRead(ctx, &redis.XReadArgs{Streams: streams, Count: 1, Block: -1}))
 	}
 	_, _ = pipe.Exec(ctx) // each command carries its own error
-	out := make([]event.ID, len(positions))
+	out := make([]event.ID, len(ranges))
 	for _, c := range cmds {
 		streams, err := c.Result()
 		if err != nil && !errors.Is(err, redis.Nil) { // nil: nothing in any of them
@@ -48,7 +41,7 @@ func (l *Log) Nexts(ctx context.Context, positions []Position) ([]event.ID, erro
 				continue
 			}
 			if out[i], err = event.ParseID(s.Messages[0].ID); err != nil {
-				return nil, fmt.Errorf("look for new events of task %s: %q: %w", positions[i].ID, s.Messages[0].ID, err)
+				return nil, fmt.Errorf("look for new events of task %s: %q: %w", ranges[i].ID, s.Messages[0].ID, err)
 			}
 		}
 	}
@@ -56,10 +49,10 @@ func (l *Log) Nexts(ctx context.Context, positions []Position) ([]event.ID, erro
 }
 
 // byPartition groups indices, because one command reads streams of one partition.
-func (l *Log) byPartition(positions []Position) map[int32][]int {
+func (l *Log) byPartition(ranges []Range) map[int32][]int {
 	out := map[int32][]int{}
-	for i, p := range positions {
-		partition := l.partition(p.ID)
+	for i, r := range ranges {
+		partition := l.partition(r.ID)
 		out[partition] = append(out[partition], i)
 	}
 	return out

@@ -245,17 +245,17 @@ func (f *Follower) lookUp(ctx context.Context, ids []task.ID) error {
 
 // heard is how far those watchers of tasks have come who have all that came live;
 // the others will look by themselves.
-func (f *Follower) heard(ids []task.ID) []eventlog.Position {
+func (f *Follower) heard(ids []task.ID) []eventlog.Range {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := make([]eventlog.Position, 0, len(ids))
+	out := make([]eventlog.Range, 0, len(ids))
 	for _, id := range ids {
 		d := f.feeds[id]
 		if d == nil {
 			continue
 		}
 		waits := false
-		at := eventlog.Position{ID: id}
+		at := eventlog.Range{ID: id}
 		for _, w := range d.watches {
 			if w.pos == d.end() && (!waits || w.seen.Less(at.After)) {
 				at.After, waits = w.seen, true

@@ -244,14 +244,14 @@ func findsNext(t *testing.T, open Open) {
 	f := fence(t, 1, 0)
 	places := []event.ID{{}, event.QueuedID(), {Fence: f}, {Fence: f, Seq: 2}, {Fence: f, Seq: 3}, event.TerminalID(0)}
 	want := []string{"256-0", "256-0", "256-1", "256-3", "0-0", "0-0"}
-	var at []eventlog.Position
+	var at []eventlog.Range
 	var all []string
 	for range 10 { // over all partitions, and of every second nothing is there
 		for i, after := range places {
 			lost, there := minter.New("acme", time.Now()), minter.New("acme", time.Now())
 			bundle{b.rdb, b.log, there}.claim(t, f, 1)
 			bundle{b.rdb, b.log, there}.append(t, f, 1, 3)
-			at = append(at, eventlog.Position{ID: lost, After: after}, eventlog.Position{ID: there, After: after})
+			at = append(at, eventlog.Range{ID: lost, After: after}, eventlog.Range{ID: there, After: after})
 			all = append(all, "0-0", want[i])
 		}
 	}
