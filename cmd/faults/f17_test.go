@@ -16,36 +16,44 @@ import (
 	"github.com/penstock/penstock/worker/backend/simulated"
 )
 
-// TestF17 has one task in a hundred that no backend can do, and then one that
-// kills whoever runs it. Each worker has an engine of its own, which tells on
-// whom the killer was let loose.
-func TestF17(t *testing.T) {
-	t.Parallel()
-	const share = 1.5
-	r := openRig(t, rigParams{Direct: true, Tenants: tenants(), System: system.Params{
+// openF17 gives each worker an engine of its own, which tells on whom a killer was
+// let loose.
+func openF17(t *testing.T) *rig {
+	return openRig(t, rigParams{Direct: true, Tenants: tenants(), System: system.Params{
 		Workers: 3, SimulatorEach: true, Simulate: []string{"--base", "30ms", "--item", "3ms", "--max", "16"},
 	}})
+}
+
+// TestF17 has one task in a hundred that no backend can do. It compares the time that
+// the others take, so nothing else may run.
+func TestF17(t *testing.T) {
+	const share = 1.5
+	r := openF17(t)
 	load := ledger.Load{Name: "f17-calm", Tasks: 900, Streamed: 0.05, Seed: 17}
 	tr := r.try(t, load, 60)
 	v := tr.verdict(t, time.Minute)
 	calm := quantile(tr.latencies(v.Log), 0.99)
 
-	t.Run("one in a hundred is poison", func(t *testing.T) {
-		r.fault(t, map[string]any{"match": "poison", "status": 500})
-		load.Name, load.Marked, load.Marks = "f17-sick", 0.01, []ledger.Mark{{Word: "poison", Fate: task.Dead}}
-		tr := r.try(t, load, 60)
-		v := tr.verdict(t, 2*time.Minute)
-		poison, wrong := r.census(tr, v.Log)
-		p99 := quantile(tr.latencies(v.Log), 0.99)
-		report.Row(t, report.Result{
-			Fault: "F17", What: "1 % poison", Target: "dead letters = the poison exactly; healthy p99 <= 1.5x",
-			Measured: fmt.Sprintf("%d poison, %d dead, %d others dead; healthy p99 %s without, %s with (%.2fx)",
-				poison, v.Dead, wrong, calm.Round(time.Millisecond), p99.Round(time.Millisecond), p99.Seconds()/calm.Seconds()),
-			OK:     v.Dead == poison && wrong == 0 && len(v.WrongFate) == 0 && p99.Seconds() <= share*calm.Seconds(),
-			Broken: v.Broken(), Took: time.Since(tr.began),
-		})
-		r.clear(t)
+	r.fault(t, map[string]any{"match": "poison", "status": 500})
+	load.Name, load.Marked, load.Marks = "f17-sick", 0.01, []ledger.Mark{{Word: "poison", Fate: task.Dead}}
+	tr = r.try(t, load, 60)
+	v = tr.verdict(t, 2*time.Minute)
+	poison, wrong := r.census(tr, v.Log)
+	p99 := quantile(tr.latencies(v.Log), 0.99)
+	report.Row(t, report.Result{
+		Fault: "F17", What: "1 % poison", Target: "dead letters = the poison exactly; healthy p99 <= 1.5x",
+		Measured: fmt.Sprintf("%d poison, %d dead, %d others dead; healthy p99 %s without, %s with (%.2fx)",
+			poison, v.Dead, wrong, calm.Round(time.Millisecond), p99.Round(time.Millisecond), p99.Seconds()/calm.Seconds()),
+		OK:     v.Dead == poison && wrong == 0 && len(v.WrongFate) == 0 && p99.Seconds() <= share*calm.Seconds(),
+		Broken: v.Broken(), Took: time.Since(tr.began),
 	})
+}
+
+// TestF17Killers has a task that kills whoever runs it, and then all workers killed
+// together.
+func TestF17Killers(t *testing.T) {
+	t.Parallel()
+	r := openF17(t)
 	t.Run("one kills its workers", func(t *testing.T) { r.killer(t) })
 	t.Run("all workers are killed twice with their hands full", r.massacre)
 }
