@@ -213,9 +213,9 @@ func (f *Follower) lookUp(ctx context.Context, ids []task.ID) error {
 	if len(heard) == 0 {
 		return nil
 	}
-	ids = ids[:0:0]
-	for _, h := range heard {
-		ids = append(ids, h.ID)
+	ids = make([]task.ID, len(heard)) // without those of which nobody waits
+	for i, h := range heard {
+		ids[i] = h.ID
 	}
 	states, err := f.store.States(ctx, ids)
 	if err != nil {

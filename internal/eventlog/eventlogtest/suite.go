@@ -35,11 +35,17 @@ func setup(t *testing.T, open Open, p eventlog.Params) bundle {
 	if err := rdb.FlushDB(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
+	return bundle{rdb, eventlog.New(rdb, p), newID(t)}
+}
+
+// newID is the id of a task that nothing is known of.
+func newID(t *testing.T) task.ID {
+	t.Helper()
 	minter, err := task.NewMinter(task.Secret{Key: []byte("0123456789abcdef")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bundle{rdb, eventlog.New(rdb, p), minter.New("acme", time.Now())}
+	return minter.New("acme", time.Now())
 }
 
 func fence(t *testing.T, group int32, try int) event.Fence {
@@ -237,10 +243,6 @@ func findsNewest(t *testing.T, open Open) {
 
 func findsNext(t *testing.T, open Open) {
 	b := setup(t, open, eventlog.Params{})
-	minter, err := task.NewMinter(task.Secret{Key: []byte("0123456789abcdef")})
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := fence(t, 1, 0)
 	places := []event.ID{{}, event.QueuedID(), {Fence: f}, {Fence: f, Seq: 2}, {Fence: f, Seq: 3}, event.TerminalID(0)}
 	want := []string{"256-0", "256-0", "256-1", "256-3", "0-0", "0-0"}
@@ -248,7 +250,7 @@ func findsNext(t *testing.T, open Open) {
 	var all []string
 	for range 10 { // over all partitions, and of every second nothing is there
 		for i, after := range places {
-			lost, there := minter.New("acme", time.Now()), minter.New("acme", time.Now())
+			lost, there := newID(t), newID(t)
 			bundle{b.rdb, b.log, there}.claim(t, f, 1)
 			bundle{b.rdb, b.log, there}.append(t, f, 1, 3)
 			at = append(at, eventlog.Range{ID: lost, After: after}, eventlog.Range{ID: there, After: after})
@@ -400,15 +402,11 @@ func watches(t *testing.T, open Open) {
 
 func batches(t *testing.T, open Open) {
 	b := setup(t, open, eventlog.Params{})
-	minter, err := task.NewMinter(task.Secret{Key: []byte("0123456789abcdef")})
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := fence(t, 3, 0)
 	var claims []eventlog.Claim
 	var appends []eventlog.Append
 	for range 50 {
-		id := minter.New("acme", time.Now())
+		id := newID(t)
 		claims = append(claims, eventlog.Claim{ID: id, Fence: f, Attempt: 1})
 		appends = append(appends, deltas(id, f, 1, 2))
 	}
