@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 
@@ -17,31 +18,34 @@ import (
 // its newest id, and has no answer of its own.
 func (l *Log) Nexts(ctx context.Context, ranges []Range) ([]event.ID, error) {
 	pipe := l.rdb.Pipeline()
-	index := make(map[string]int, len(ranges))
-	var cmds []*redis.XStreamSliceCmd
+	type command struct {
+		reply *redis.XStreamSliceCmd
+		keys  []string
+		index []int // of the range that asks for each key
+	}
+	var commands []command
 	for partition, some := range l.byPartition(ranges) {
 		streams := make([]string, 2*len(some)) // all keys, then all ids
 		for j, i := range some {
-			key := rediskey.Events(partition, ranges[i].ID)
-			streams[j], streams[len(some)+j] = key, ranges[i].After.String()
-			index[key] = i
+			streams[j], streams[len(some)+j] = rediskey.Events(partition, ranges[i].ID), ranges[i].After.String()
 		}
-		cmds = append(cmds, pipe.XRead(ctx, &redis.XReadArgs{Streams: streams, Count: 1, Block: -1}))
+		reply := pipe.XRead(ctx, &redis.XReadArgs{Streams: streams, Count: 1, Block: -1})
+		commands = append(commands, command{reply, streams[:len(some)], some})
 	}
 	_, _ = pipe.Exec(ctx) // each command carries its own error
 	out := make([]event.ID, len(ranges))
-	for _, c := range cmds {
-		streams, err := c.Result()
+	for _, c := range commands {
+		streams, err := c.reply.Result()
 		if err != nil && !errors.Is(err, redis.Nil) { // nil: nothing in any of them
 			return nil, fmt.Errorf("look for new events: %w", err)
 		}
 		for _, s := range streams {
-			i, asked := index[s.Stream]
-			if !asked || len(s.Messages) == 0 {
+			at := slices.Index(c.keys, s.Stream)
+			if at < 0 || len(s.Messages) == 0 {
 				continue
 			}
-			if out[i], err = event.ParseID(s.Messages[0].ID); err != nil {
-				return nil, fmt.Errorf("look for new events of task %s: %q: %w", ranges[i].ID, s.Messages[0].ID, err)
+			if out[c.index[at]], err = event.ParseID(s.Messages[0].ID); err != nil {
+				return nil, fmt.Errorf("look for new events in %s: %q: %w", s.Stream, s.Messages[0].ID, err)
 			}
 		}
 	}

@@ -1,7 +1,9 @@
 package follow
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -169,55 +171,74 @@ const lookups = 32
 func (f *Follower) runHeartbeat(ctx context.Context) {
 	ticker := time.NewTicker(f.p.Heartbeat)
 	defer ticker.Stop()
+	var all []watched
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		f.lookUpAll(ctx, f.watchedIDs())
+		all = f.watchedTasks(all)
+		f.lookUpAll(ctx, all)
 	}
 }
 
 // lookUpAll spreads the round trips over half the time until the next beat:
 // thousands of tasks at once would hold up the events.
-func (f *Follower) lookUpAll(ctx context.Context, ids []task.ID) {
-	between := f.p.Heartbeat / time.Duration(2+2*len(ids)/lookups)
-	for more := len(ids) > 0; more; {
-		n := min(len(ids), lookups)
-		if err := f.lookUp(ctx, ids[:n]); err != nil {
+func (f *Follower) lookUpAll(ctx context.Context, all []watched) {
+	between := f.p.Heartbeat / time.Duration(2+2*len(all)/lookups)
+	for more := len(all) > 0; more; {
+		n := min(len(all), lookups)
+		if err := f.lookUp(ctx, all[:n]); err != nil {
 			f.p.Log.Debug("look up watched tasks", "err", err)
 			return
 		}
-		ids = ids[n:]
-		more = len(ids) > 0 && lifecycle.Pause(ctx, between)
+		all = all[n:]
+		more = len(all) > 0 && lifecycle.Pause(ctx, between)
 	}
 }
 
-func (f *Follower) watchedIDs() []task.ID {
+// watched is a task that is looked up.
+type watched struct {
+	id        task.ID
+	partition int32
+}
+
+// watchedTasks are the tasks whose subscription stands, those of a partition
+// together, for of these many are looked up with one command. It takes over all,
+// what it returned before: there are thousands of them.
+func (f *Follower) watchedTasks(all []watched) []watched {
+	all = f.standing(all[:0])
+	for i := range all {
+		all[i].partition = f.store.Partition(all[i].id)
+	}
+	slices.SortFunc(all, func(a, b watched) int { return cmp.Compare(a.partition, b.partition) })
+	return all
+}
+
+func (f *Follower) standing(all []watched) []watched {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	ids := make([]task.ID, 0, len(f.feeds))
 	for id, d := range f.feeds {
 		if d.ready {
-			ids = append(ids, id)
+			all = append(all, watched{id: id})
 		}
 	}
-	return ids
+	return all
 }
 
 // lookUp compares what Redis holds of tasks with what their watchers have got,
 // and lets those read again who lack something.
-func (f *Follower) lookUp(ctx context.Context, ids []task.ID) error {
-	heard := f.heard(ids)
+func (f *Follower) lookUp(ctx context.Context, some []watched) error {
+	heard := f.heard(some)
 	if len(heard) == 0 {
 		return nil
 	}
-	ids = make([]task.ID, len(heard)) // without those of which nobody waits
+	ids := make([]task.ID, len(heard)) // without those of which nobody waits
 	for i, h := range heard {
 		ids[i] = h.ID
 	}
-	states, err := f.store.States(ctx, ids)
+	ends, err := f.store.Ends(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -229,8 +250,8 @@ func (f *Follower) lookUp(ctx context.Context, ids []task.ID) error {
 	defer f.mu.Unlock()
 	for i, id := range ids {
 		there := nexts[i]
-		if end := endOf(states[i]); there.Less(end) {
-			there = end
+		if there.Less(ends[i]) {
+			there = ends[i]
 		}
 		if d := f.feeds[id]; d != nil {
 			for _, w := range d.watches {
@@ -245,17 +266,17 @@ func (f *Follower) lookUp(ctx context.Context, ids []task.ID) error {
 
 // heard is how far those watchers of tasks have come who have all that came live;
 // the others will look by themselves.
-func (f *Follower) heard(ids []task.ID) []eventlog.Range {
+func (f *Follower) heard(some []watched) []eventlog.Range {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := make([]eventlog.Range, 0, len(ids))
-	for _, id := range ids {
-		d := f.feeds[id]
+	out := make([]eventlog.Range, 0, len(some))
+	for _, t := range some {
+		d := f.feeds[t.id]
 		if d == nil {
 			continue
 		}
 		waits := false
-		at := eventlog.Range{ID: id}
+		at := eventlog.Range{ID: t.id}
 		for _, w := range d.watches {
 			if w.pos == d.end() && (!waits || w.seen.Less(at.After)) {
 				at.After, waits = w.seen, true

@@ -11,7 +11,6 @@ import (
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
-	"github.com/penstock/penstock/schema/terminal"
 )
 
 // Watch asks for the events of one task after an id; with the zero id the first
@@ -394,17 +393,4 @@ func (s *Stream) Close() {
 	s.all, s.open = nil, 0
 	s.f.metrics.watchers.Sub(float64(len(rest)))
 	s.f.release(rest)
-}
-
-// endOf is the id of the terminal that a state has, or of the one that ended
-// the generation before it; zero for a task that is open in generation 0.
-func endOf(st terminal.State) event.ID {
-	switch {
-	case !st.Open():
-		return event.TerminalID(st.Generation)
-	case st.Generation > 0:
-		return event.TerminalID(st.Generation - 1)
-	default:
-		return event.ID{}
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
 
@@ -136,6 +137,7 @@ func Run(t *testing.T, open Open) {
 	})
 	t.Run("a gap changes nothing and says where to continue", func(t *testing.T) { gaps(t, open) })
 	t.Run("any order of batches, replays, zombies and losses gives what the fold gives", func(t *testing.T) { folds(t, open) })
+	t.Run("the ends of tasks of all partitions are known at once", func(t *testing.T) { endsOfAll(t, open) })
 	t.Run("the terminal is the last event of the stream", func(t *testing.T) { streams(t, open) })
 	t.Run("what is filled again from the log makes no stream anew for its end alone", func(t *testing.T) { refills(t, open) })
 	t.Run("a subscriber hears of the terminal", func(t *testing.T) { publishes(t, open) })
@@ -252,12 +254,76 @@ func folds(t *testing.T, open Open) {
 		if err != nil {
 			rt.Fatal(err)
 		}
+		ends, err := b.store.Ends(ctx, ids)
+		if err != nil {
+			rt.Fatal(err)
+		}
 		for i, id := range ids {
 			if got[i] != want[id] {
 				rt.Fatalf("task %d: state %+v, the fold gives %+v", i, got[i], want[id])
 			}
+			if ends[i] != endOf(want[id]) {
+				rt.Fatalf("task %d: its end is %s, of %+v", i, ends[i], want[id])
+			}
 		}
 	})
+}
+
+// endOf is the id of the latest terminal of a task in a state; zero if it has none.
+func endOf(st terminal.State) event.ID {
+	switch {
+	case !st.Open():
+		return event.TerminalID(st.Generation)
+	case st.Generation > 0:
+		return event.TerminalID(st.Generation - 1)
+	default:
+		return event.ID{}
+	}
+}
+
+func endsOfAll(t *testing.T, open Open) {
+	const partitions = 3
+	b := setup(t, open, taskstore.Params{Partitions: partitions})
+	for p := range int32(partitions) {
+		if err := b.store.Rebuild(t.Context(), p, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := make([]int64, partitions)
+	var ids []task.ID
+	var want []event.ID
+	for i := range 40 {
+		id := b.id()
+		var log []*terminal.Terminal
+		switch i % 4 {
+		case 1:
+			log = append(log, b.ended(id, task.Succeeded, 0))
+		case 2:
+			log = append(log, b.ended(id, task.Dead, 0), b.ended(id, terminal.Reopened, 1))
+		case 3:
+			log = append(log, b.ended(id, task.Dead, 0), b.ended(id, terminal.Reopened, 1), b.ended(id, task.Failed, 1))
+		}
+		var state terminal.State
+		for _, r := range log {
+			p := b.store.Partition(id)
+			state, _ = state.Apply(r, next[p])
+			if err := b.store.Apply(t.Context(), p, next[p], next[p]+1, []taskstore.Applied{{Terminal: r, Offset: next[p]}}); err != nil {
+				t.Fatal(err)
+			}
+			next[p]++
+		}
+		ids, want = append(ids, id), append(want, endOf(state))
+	}
+	got, err := b.store.Ends(t.Context(), ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if none, err := b.store.Ends(t.Context(), nil); err != nil || len(none) != 0 {
+		t.Errorf("ends of no task: %v, %v", none, err)
+	}
 }
 
 // drawLog draws the records of a partition; nil is one that cannot be decoded.
