@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/penstock/penstock/cmd/system"
@@ -23,14 +24,14 @@ type Crowd struct {
 type CrowdSide struct {
 	Protocol string
 	PerHead  float64 // bytes of resident memory for each stream
-	Write    Result  // what it took to hand an event to Redis; no calls where nobody does
+	Write    Result  // what it took to hand an event in; no calls where nobody does
 	Delivery Result  // from the stamp, before that, until a client had the event
 	CPU      time.Duration
 }
 
-// CrowdSides are the servers over one protocol. Fed is the bare one that takes
-// its events from Redis.
-type CrowdSides struct{ Ours, Bare, Fed CrowdSide }
+// CrowdSides are the servers over one protocol: ours, and bare ones. Bare makes
+// its events itself, Told has them from another process over HTTP, Fed from Redis.
+type CrowdSides struct{ Ours, Bare, Told, Fed CrowdSide }
 
 // Memory is our memory of a stream over the bare server's.
 func (s CrowdSides) Memory() float64 { return s.Ours.PerHead / s.Bare.PerHead }
@@ -78,6 +79,9 @@ func (c Crowd) side(ctx context.Context, v venue, protocol string) (out CrowdSid
 	}
 	out = CrowdSide{Protocol: protocol, PerHead: float64(after-before) / float64(c.Streams)}
 	if err := v.begin(ctx); err != nil {
+		return out, err
+	}
+	if err := v.collect(ctx); err != nil { // what it took to begin is no event's
 		return out, err
 	}
 	m, err := startMeter([]Part{{"server", pid}})
@@ -133,6 +137,7 @@ const arrival = 5 * time.Second
 // deliver has events written, after a second of such that do not count, and
 // demands that every one comes.
 func (c Crowd) deliver(ctx context.Context, v venue, a *audience) (writes, delivery Result, err error) {
+	runtime.GC() // and not among the events, where it would take the processors from the server
 	for _, length := range []time.Duration{warmUp, c.Length} {
 		a.forget()
 		var sent int

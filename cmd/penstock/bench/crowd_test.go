@@ -63,6 +63,13 @@ func (v inside) emit(ctx context.Context, rate float64, length time.Duration) (i
 	return bareVenue{&bareChild{url: v.url}}.emit(ctx, rate, length)
 }
 
+// told is inside with events that come over HTTP.
+type told struct{ inside }
+
+func (v told) emit(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
+	return toldVenue{bareVenue{&bareChild{url: v.url}}}.emit(ctx, rate, length/50)
+}
+
 // fed is inside with events that come from Redis.
 type fed struct {
 	inside
@@ -125,6 +132,7 @@ func TestCrowd(t *testing.T) {
 	}
 	for _, protocol := range []string{overHTTP1, overH2C} {
 		t.Run("every event is heard over "+protocol, func(t *testing.T) { heard(t, serveBare(t, nil), protocol) })
+		t.Run("and those that are published over HTTP, over "+protocol, func(t *testing.T) { heard(t, told{serveBare(t, nil)}, protocol) })
 		t.Run("and those from Redis over "+protocol, func(t *testing.T) {
 			rdb := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
 			t.Cleanup(func() { _ = rdb.Close() })
@@ -158,7 +166,7 @@ func TestCrowdTable(t *testing.T) {
 	var out strings.Builder
 	ours := side(30, 64*time.Millisecond)
 	ours.Write = side(0, 16*time.Millisecond).Delivery
-	r := StreamsReport{Crowds: []CrowdSides{{Ours: ours, Bare: side(25, 32*time.Millisecond), Fed: side(26, 64*time.Millisecond)}}}
+	r := StreamsReport{Crowds: []CrowdSides{{Ours: ours, Bare: side(25, 32*time.Millisecond), Told: side(25, 50*time.Millisecond), Fed: side(26, 64*time.Millisecond)}}}
 	if err := r.table(&out); err != nil {
 		t.Fatal(err)
 	}
@@ -166,8 +174,9 @@ func TestCrowdTable(t *testing.T) {
 	for _, want := range []string{
 		"memory of an idle stream, HTTP/1.1 30.0 KiB 25.0 KiB 1.20 1.30 reached",
 		"delivery of an event, p99, HTTP/1.1 64ms 32ms 2.00 1.50 missed",
-		"and beside a bare server that has them from Redis, HTTP/1.1 64ms 64ms 1.00 1.50 reached",
-		"HTTP/1.1 bare 25.0 KiB 1 - - 32ms",
+		"and beside one to which it is published, HTTP/1.1 64ms 50ms 1.28 1.50 reached",
+		"and beside one that has it from Redis, HTTP/1.1 64ms 64ms 1.00 1.50 reached",
+		"HTTP/1.1 bare, of its own events 25.0 KiB 1 - - 32ms",
 		"HTTP/1.1 results service 30.0 KiB 1 16ms 16ms 64ms",
 	} {
 		if !strings.Contains(flat, want) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -55,9 +56,14 @@ func (s Streams) Run(ctx context.Context) (out StreamsReport, err error) {
 	return out, err
 }
 
+// seldom lets the heap of this process grow to so much more, in percent, that it
+// is collected between measurements and not within.
+const seldom = 400
+
 // crowds measures over both protocols. What the streams wait for stays in the
 // backlog.
 func (s Streams) crowds(ctx context.Context, out *StreamsReport) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(seldom))
 	out.Crowd = Crowd{Streams: s.Crowd, Rate: crowdRate, Settle: s.Turn, Length: 4 * s.Turn}
 	for _, protocol := range []string{overHTTP1, overH2C} {
 		fmt.Fprintf(s.Notes, "streams: %d over %s, of bare servers and of the results service …\n", s.Crowd, protocol)
@@ -78,6 +84,9 @@ const crowdRate = 500
 
 func (s Streams) crowd(ctx context.Context, c Crowd, protocol string) (out CrowdSides, err error) {
 	if out.Bare, err = c.bare(ctx, protocol, func(b bareVenue) venue { return b }); err != nil {
+		return out, err
+	}
+	if out.Told, err = c.bare(ctx, protocol, func(b bareVenue) venue { return toldVenue{b} }); err != nil {
 		return out, err
 	}
 	if out.Fed, err = s.fed(ctx, c, protocol); err != nil {
@@ -196,7 +205,8 @@ func (r StreamsReport) table(w io.Writer) error {
 			line(name, p.Ours.Protocol, short(p.Ours.Delivery.Quantile(99)), short(than.Delivery.Quantile(99)), p.Delay(than), delayTarget)
 		}
 		delivery("delivery of an event, p99", p.Bare)
-		delivery("and beside a bare server that has them from Redis", p.Fed)
+		delivery("and beside one to which it is published", p.Told)
+		delivery("and beside one that has it from Redis", p.Fed)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -226,7 +236,8 @@ func (r StreamsReport) crowdTable(w io.Writer) error {
 	t := newTable(w)
 	row(t, "PROTOCOL", "SERVER", "MEMORY/STREAM", "EVENTS", "WRITE P50", "P99", "DELIVERY P50", "P90", "P99", "P99.9", "CPU µs/EVENT")
 	for _, p := range r.Crowds {
-		p.Bare.row(t, "bare")
+		p.Bare.row(t, "bare, of its own events")
+		p.Told.row(t, "bare, published to over HTTP")
 		p.Fed.row(t, "bare, fed by Redis")
 		p.Ours.row(t, "results service")
 	}
@@ -239,7 +250,7 @@ func (s CrowdSide) row(w io.Writer, name string) {
 		(s.CPU / time.Duration(max(1, d.Calls))).Microseconds())
 }
 
-// write is a quantile of the writes to Redis, if there were any.
+// write is a quantile of the writes, if there were any.
 func (s CrowdSide) write(q float64) string {
 	if s.Write.Calls == 0 {
 		return "-"

@@ -40,18 +40,29 @@ func (v bareVenue) where(n int) (pid int, urls []string) {
 func (bareVenue) begin(context.Context) error { return nil }
 
 func (v bareVenue) collect(ctx context.Context) error {
-	_, err := order(ctx, http.MethodPost, v.url+"/collect")
+	_, err := order(ctx, http.MethodPost, v.url+"/collect", "")
 	return err
 }
 
 func (v bareVenue) emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
 	q := url.Values{"rate": {fmt.Sprint(rate)}, "for": {length.String()}}
-	text, err := order(ctx, http.MethodPost, v.url+"/emit?"+q.Encode())
+	text, err := order(ctx, http.MethodPost, v.url+"/emit?"+q.Encode(), "")
 	if err != nil {
 		return 0, writes, err
 	}
 	sent, err = strconv.Atoi(strings.TrimSpace(string(text)))
 	return sent, writes, err
+}
+
+// toldVenue is the yardstick to which another process publishes, over HTTP: a
+// server of streams whose events are made elsewhere has no shorter way.
+type toldVenue struct{ bareVenue }
+
+func (v toldVenue) emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
+	return emit(ctx, rate, length, func() error {
+		_, err := order(ctx, http.MethodPost, v.url+"/publish", strconv.FormatInt(time.Now().UnixMicro(), 10))
+		return err
+	})
 }
 
 // fedVenue is the yardstick that takes its events from Redis.
@@ -87,8 +98,8 @@ func emit(ctx context.Context, rate float64, length time.Duration, write func() 
 }
 
 // order asks a server to do something and returns its answer.
-func order(ctx context.Context, method, at string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, at, nil)
+func order(ctx context.Context, method, at, body string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, at, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +109,7 @@ func order(ctx context.Context, method, at string) ([]byte, error) {
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
+	if err == nil && res.StatusCode >= http.StatusMultipleChoices {
 		err = fmt.Errorf("%s: %s: %.200s", req.URL.Path, res.Status, text)
 	}
 	return text, err
@@ -164,7 +175,7 @@ func (v *ourVenue) where(n int) (pid int, urls []string) {
 }
 
 func (v *ourVenue) collect(ctx context.Context) error {
-	_, err := order(ctx, http.MethodGet, v.admin+"/debug/pprof/heap?gc=1") // the profile itself is of no use here
+	_, err := order(ctx, http.MethodGet, v.admin+"/debug/pprof/heap?gc=1", "") // the profile itself is of no use here
 	return err
 }
 

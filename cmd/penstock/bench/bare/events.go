@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -17,10 +18,11 @@ import (
 )
 
 // Events is the yardstick of streams: Server-Sent Events on net/http alone, with
-// the heartbeat that every server of them needs and nothing else. It stamps and
-// writes its events itself. It is safe for concurrent use.
+// the heartbeat that every server of them needs and nothing else. Each event goes
+// to a random stream. It is safe for concurrent use.
 type Events struct {
-	// Plan is when events are due, from now on, at a rate for a length.
+	// Plan is when events that it makes itself are due, from now on, at a rate for a
+	// length.
 	Plan func(rate float64, length time.Duration) []time.Duration
 
 	mu   sync.Mutex // guards open
@@ -41,9 +43,9 @@ func Frame(b []byte, at time.Time) []byte {
 // Channel is where Feed takes events from.
 const Channel = "penstock.bench.events"
 
-// Feed hands on what others publish on Channel of Redis, each to a random stream,
-// until ctx is done: a server of streams whose events are made elsewhere does
-// that at least. An event is its stamp, the time in µs since 1970.
+// Feed hands on what others publish on Channel of Redis until ctx is done, as a
+// server does at least that is one of many. An event is its stamp, the time in µs
+// since 1970.
 func (e *Events) Feed(ctx context.Context, rdb redis.UniversalClient) error {
 	sub := rdb.Subscribe(ctx, Channel)
 	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // frees ReceiveMessage
@@ -56,14 +58,42 @@ func (e *Events) Feed(ctx context.Context, rdb redis.UniversalClient) error {
 		if err != nil {
 			return fmt.Errorf("receive events: %w", err)
 		}
-		stamp, err := strconv.ParseInt(m.Payload, 10, 64)
+		at, err := stampOf(m.Payload)
 		if err != nil {
-			return fmt.Errorf("read event: %w", err)
+			return err
 		}
 		select {
-		case e.anyone() <- time.UnixMicro(stamp):
+		case e.anyone() <- at:
 		case <-ctx.Done():
 		}
+	}
+}
+
+func stampOf(text string) (time.Time, error) {
+	us, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read event: %w", err)
+	}
+	return time.UnixMicro(us), nil
+}
+
+// publish answers POST /publish, of which the body is a stamp as of Feed, once the
+// event is on its way.
+func (e *Events) publish(w http.ResponseWriter, r *http.Request) {
+	const digits = 20
+	body, err := io.ReadAll(io.LimitReader(r.Body, digits))
+	if err != nil {
+		return // the client went away
+	}
+	at, err := stampOf(string(body))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	select {
+	case e.anyone() <- at:
+		w.WriteHeader(http.StatusNoContent)
+	case <-r.Context().Done(): // nobody is there, or somebody does not read
 	}
 }
 
@@ -151,6 +181,7 @@ func (e *Events) Serve(ctx context.Context, ln net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /events", e.stream)
 	mux.HandleFunc("POST /emit", e.emit)
+	mux.HandleFunc("POST /publish", e.publish)
 	mux.HandleFunc("POST /collect", func(http.ResponseWriter, *http.Request) { runtime.GC() })
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
