@@ -198,6 +198,9 @@ func TestAFloodOfIdenticalSubmitsIsOneTaskPerKey(t *testing.T) {
 			if redisUp && len(sure) == 0 {
 				t.Error("Redis answered all questions about none of the keys")
 			}
+			if !redisUp && f.unanswered() == 0 {
+				t.Error("the nodes do not count what Redis did not answer")
+			}
 			records := f.written(ids)
 			for _, id := range sure {
 				if records[id] > len(f.nodes) {

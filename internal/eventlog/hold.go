@@ -66,16 +66,12 @@ func (l *Log) Release(ctx context.Context, holds []Hold) error {
 
 // forHolds calls a script with the claims of each partition together.
 func (l *Log) forHolds(ctx context.Context, s redisclient.Script, holds []Hold, first []any, args func(Hold) []any) error {
-	byPartition := map[int32][]Hold{}
-	for _, h := range holds {
-		p := l.partition(h.ID)
-		byPartition[p] = append(byPartition[p], h)
-	}
 	var calls []redisclient.Call
-	for p, all := range byPartition {
+	for p, all := range rediskey.ByPartition(holds, func(h Hold) int32 { return l.partition(h.ID) }) {
 		for chunk := range slices.Chunk(all, holdsPerCall) {
 			call := redisclient.Call{Args: slices.Clone(first)}
-			for _, h := range chunk {
+			for _, i := range chunk {
+				h := holds[i]
 				call.Keys = append(call.Keys, rediskey.Claim(p, h.ID))
 				call.Args = append(call.Args, args(h)...)
 			}

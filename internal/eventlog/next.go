@@ -24,7 +24,7 @@ func (l *Log) Nexts(ctx context.Context, ranges []Range) ([]event.ID, error) {
 		index []int // of the range that asks for each key
 	}
 	var commands []command
-	for partition, some := range l.byPartition(ranges) {
+	for partition, some := range rediskey.ByPartition(ranges, func(r Range) int32 { return l.partition(r.ID) }) {
 		streams := make([]string, 2*len(some)) // all keys, then all ids
 		for j, i := range some {
 			streams[j], streams[len(some)+j] = rediskey.Events(partition, ranges[i].ID), ranges[i].After.String()
@@ -50,14 +50,4 @@ func (l *Log) Nexts(ctx context.Context, ranges []Range) ([]event.ID, error) {
 		}
 	}
 	return out, nil
-}
-
-// byPartition groups indices, because one command reads streams of one partition.
-func (l *Log) byPartition(ranges []Range) map[int32][]int {
-	out := map[int32][]int{}
-	for i, r := range ranges {
-		partition := l.partition(r.ID)
-		out[partition] = append(out[partition], i)
-	}
-	return out
 }

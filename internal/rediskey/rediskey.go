@@ -46,6 +46,17 @@ func name(partition int32, kind, rest string) string {
 	return "penstock:{" + strconv.Itoa(int(partition)) + "}:" + kind + rest
 }
 
+// ByPartition groups the indices of what one command is to reach: its keys must
+// all be of one partition.
+func ByPartition[T any](all []T, partition func(T) int32) map[int32][]int {
+	out := map[int32][]int{}
+	for i, one := range all {
+		p := partition(one)
+		out[p] = append(out[p], i)
+	}
+	return out
+}
+
 // Task is the hash of one task.
 func Task(partition int32, id task.ID) string { return name(partition, "task:", string(id)) }
 

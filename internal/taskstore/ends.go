@@ -22,14 +22,9 @@ var endsScript = redisclient.NewScript(endsSource)
 // ended. Thousands of tasks that wait are asked for all the time, so it takes one
 // call for all those of a partition, and they have no answer of their own.
 func (s *Store) Ends(ctx context.Context, ids []task.ID) ([]event.ID, error) {
-	index := map[int32][]int{}
-	for i, id := range ids {
-		partition := s.Partition(id)
-		index[partition] = append(index[partition], i)
-	}
 	var calls []redisclient.Call
 	var asked [][]int // by call
-	for partition, some := range index {
+	for partition, some := range rediskey.ByPartition(ids, s.Partition) {
 		keys := make([]string, len(some))
 		for j, i := range some {
 			keys[j] = rediskey.Task(partition, ids[i])
