@@ -258,12 +258,23 @@ func streaming() []mutant {
 		},
 		{
 			name: "refused-counts-as-ours", rule: "10: a refused sequence is ours only under our nonce",
-			file: "internal/eventlog/lua/append.lua", old: "if pad(fence) > ARGV[4] or top[2][4] ~= ARGV[1] then return -1 end", new: "if pad(fence) > ARGV[4] then return -1 end",
+			file: "internal/eventlog/lua/append.lua", old: "if pad(fence) > ARGV[3] or top[2][4] ~= ARGV[1] then", new: "if pad(fence) > ARGV[3] then",
 			tests: []string{"./internal/eventlog"},
 		},
 		{
 			name: "lost-end-written-over", rule: "4: events whose end was lost are not written on as if nothing had happened",
-			file: "internal/eventlog/lua/append.lua", old: "if tonumber(seq) < have then return -2 end", new: "",
+			file: "internal/eventlog/lua/append.lua", old: "if tonumber(seq) < have then return refuse(-2) end", new: "",
+			tests: []string{"./internal/eventlog"},
+		},
+		{
+			name: "count-kept-in-doubt", rule: "4: what a claim counts is believed no more once an append was refused",
+			file: "internal/eventlog/lua/append.lua", old: "  redis.call('HDEL', KEYS[2], count)\n  return code", new: "  return code",
+			tests: []string{"./internal/eventlog"},
+		},
+		{
+			name: "count-of-another-attempt", rule: "4: what a claim counts is of one attempt of one writer",
+			file: "internal/eventlog/lua/append.lua", old: "local doubt = redis.call('HINCRBY', KEYS[2], count, events) ~= have + 1 + events or have < 0",
+			new:   "local doubt = redis.call('HINCRBY', KEYS[2], count, events) < have + 1 + events or have < 0",
 			tests: []string{"./internal/eventlog"},
 		},
 		{
@@ -283,7 +294,7 @@ func streaming() []mutant {
 		},
 		{
 			name: "older-attempt-appends", rule: "a newer attempt refuses the older one",
-			file: "internal/eventlog/lua/append.lua", old: "if pad(fence) > ARGV[4] or top", new: "if top",
+			file: "internal/eventlog/lua/append.lua", old: "if pad(fence) > ARGV[3] or top", new: "if top",
 			tests: []string{"./internal/eventlog", "./worker/attempt"},
 		},
 		{

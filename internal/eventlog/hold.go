@@ -34,14 +34,18 @@ type Hold struct {
 }
 
 const (
-	holdsPerCall = 256              // keys of one script call: it must not keep the server for long
+	holdsPerCall = 256              // of one script call: it must not keep the server for long
 	endedKept    = 10 * time.Second // of a claim whose task has ended; above StaleAfter
 )
 
-// Beat says that attempts still run, all in one round trip. Claims that others
-// hold by now are left alone.
+// Beat says that attempts still run, all in one round trip: from here on their
+// claims and events are kept for the time to live. Claims that others hold by now
+// are left alone.
 func (l *Log) Beat(ctx context.Context, holds []Hold) error {
-	err := l.forHolds(ctx, beatScript, holds, []any{l.nonce}, func(h Hold) []any { return []any{h.Fence.Padded()} })
+	err := l.forHolds(ctx, beatScript, holds, []any{l.nonce, l.keep()}, func(p int32, h Hold, c *redisclient.Call) {
+		c.Keys = append(c.Keys, rediskey.Claim(p, h.ID), rediskey.Events(p, h.ID))
+		c.Args = append(c.Args, h.Fence.Padded())
+	})
 	if err != nil {
 		return fmt.Errorf("beat claims: %w", err)
 	}
@@ -52,11 +56,13 @@ func (l *Log) Beat(ctx context.Context, holds []Hold) error {
 // loss. Repeating it is harmless.
 func (l *Log) Release(ctx context.Context, holds []Hold) error {
 	first := []any{l.nonce, int64(endedKept / time.Second)}
-	err := l.forHolds(ctx, releaseScript, holds, first, func(h Hold) []any {
+	err := l.forHolds(ctx, releaseScript, holds, first, func(p int32, h Hold, c *redisclient.Call) {
+		ended := "0"
 		if h.Ended {
-			return []any{h.Fence.Padded(), "1"}
+			ended = "1"
 		}
-		return []any{h.Fence.Padded(), "0"}
+		c.Keys = append(c.Keys, rediskey.Claim(p, h.ID))
+		c.Args = append(c.Args, h.Fence.Padded(), ended)
 	})
 	if err != nil {
 		return fmt.Errorf("release claims: %w", err)
@@ -64,16 +70,15 @@ func (l *Log) Release(ctx context.Context, holds []Hold) error {
 	return nil
 }
 
-// forHolds calls a script with the claims of each partition together.
-func (l *Log) forHolds(ctx context.Context, s redisclient.Script, holds []Hold, first []any, args func(Hold) []any) error {
+// forHolds calls a script for the claims of each partition together; add puts one
+// to the keys and the arguments.
+func (l *Log) forHolds(ctx context.Context, s redisclient.Script, holds []Hold, first []any, add func(partition int32, h Hold, c *redisclient.Call)) error {
 	var calls []redisclient.Call
 	for p, all := range rediskey.ByPartition(holds, func(h Hold) int32 { return l.partition(h.ID) }) {
 		for chunk := range slices.Chunk(all, holdsPerCall) {
 			call := redisclient.Call{Args: slices.Clone(first)}
 			for _, i := range chunk {
-				h := holds[i]
-				call.Keys = append(call.Keys, rediskey.Claim(p, h.ID))
-				call.Args = append(call.Args, args(h)...)
+				add(p, holds[i], &call)
 			}
 			calls = append(calls, call)
 		}

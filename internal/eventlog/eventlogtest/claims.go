@@ -6,9 +6,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/internal/eventlog"
-	"github.com/penstock/penstock/internal/rediskey"
 	"github.com/penstock/penstock/schema/event"
-	"github.com/penstock/penstock/schema/topic"
 )
 
 // runClaims are the tests of who runs a task and what was lost.
@@ -21,6 +19,7 @@ func runClaims(t *testing.T, open Open) {
 	t.Run("what has ended is no loss, and is free after a while", func(t *testing.T) { endsClaims(t, open) })
 	t.Run("a claim of another hop or generation is no loss", func(t *testing.T) { scopes(t, open) })
 	t.Run("a former holder changes nothing", func(t *testing.T) { ignoresFormer(t, open) })
+	t.Run("what beats is kept, and by its holder alone", func(t *testing.T) { keepsAlive(t, open) })
 	t.Run("a worker's own claim is no loss", func(t *testing.T) { trustsItself(t, open) })
 }
 
@@ -48,15 +47,14 @@ func (b bundle) wants(t *testing.T, c eventlog.Claim, losses int, err error) eve
 // silence makes the claim look as if its holder had been silent for longer.
 func (b bundle) silence(t *testing.T, d time.Duration) {
 	t.Helper()
-	key := rediskey.Claim(topic.ResultsPartition(b.id, 12), b.id)
-	if err := b.rdb.HIncrBy(t.Context(), key, "b", -d.Milliseconds()).Err(); err != nil {
+	if err := b.rdb.HIncrBy(t.Context(), b.claimKey(), "b", -d.Milliseconds()).Err(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (b bundle) exists(t *testing.T) bool {
 	t.Helper()
-	n, err := b.rdb.Exists(t.Context(), rediskey.Claim(topic.ResultsPartition(b.id, 12), b.id)).Result()
+	n, err := b.rdb.Exists(t.Context(), b.claimKey()).Result()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,4 +216,33 @@ func trustsItself(t *testing.T, open Open) {
 	a.wants(t, eventlog.Claim{Fence: fence(t, 1, 1)}, 0, nil)
 	a.silence(t, 4*time.Second)
 	a.other().wants(t, eventlog.Claim{Fence: fence(t, 2, 0)}, 1, nil)
+}
+
+func keepsAlive(t *testing.T, open Open) {
+	a := setup(t, open, eventlog.Params{TTL: time.Hour})
+	b := a.other()
+	a.wants(t, eventlog.Claim{Fence: fence(t, 1, 0)}, 0, nil)
+	left := func(want time.Duration) {
+		t.Helper()
+		for _, key := range []string{a.claimKey(), a.key()} {
+			if got, err := a.rdb.TTL(t.Context(), key).Result(); err != nil || got > want || got < want-10*time.Second {
+				t.Errorf("%s lives for %s, %v; want %s", key, got, err, want)
+			}
+		}
+	}
+	left(time.Hour)
+	for _, key := range []string{a.claimKey(), a.key()} {
+		if err := a.rdb.Expire(t.Context(), key, time.Minute).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold := []eventlog.Hold{{ID: a.id, Fence: fence(t, 1, 0)}}
+	if err := b.log.Beat(t.Context(), hold); err != nil {
+		t.Fatal(err)
+	}
+	left(time.Minute)
+	if err := a.log.Beat(t.Context(), hold); err != nil {
+		t.Fatal(err)
+	}
+	left(time.Hour)
 }

@@ -3,6 +3,8 @@ package eventlogtest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,10 +30,12 @@ func (b bundle) key() string {
 	return rediskey.Events(topic.ResultsPartition(b.id, 12), b.id)
 }
 
-// keep makes the stream what it was after its first n entries, as on a replica
-// that had no more when it was promoted.
+// keep makes the stream what it was after its first n entries, of which there is
+// one at least, and the claim's count with it, as on a replica that had no more
+// when it was promoted.
 func (b bundle) keep(t *testing.T, n int64) {
 	t.Helper()
+	defer b.recount(t)
 	entries, err := b.rdb.XRangeN(t.Context(), b.key(), "-", "+", n).Result()
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +54,47 @@ func (b bundle) keep(t *testing.T, n int64) {
 	}
 }
 
+func (b bundle) claimKey() string {
+	return rediskey.Claim(topic.ResultsPartition(b.id, 12), b.id)
+}
+
+// recount makes the claim count what its stream holds.
+func (b bundle) recount(t *testing.T) {
+	t.Helper()
+	top, err := b.rdb.XRevRangeN(t.Context(), b.key(), "+", "-", 1).Result()
+	if err != nil || len(top) == 0 {
+		t.Fatal(err, len(top))
+	}
+	id, err := event.ParseID(top[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, count := range b.counts(t) {
+		err := b.rdb.HDel(t.Context(), b.claimKey(), count).Err()
+		if count == fmt.Sprint("q", top[0].Values["n"], id.Fence.Padded()) {
+			err = b.rdb.HSet(t.Context(), b.claimKey(), count, id.Seq+1).Err()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// counts are the fields of the claim that say what its holder wrote last.
+func (b bundle) counts(t *testing.T) (fields []string) {
+	t.Helper()
+	all, err := b.rdb.HKeys(t.Context(), b.claimKey()).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all {
+		if strings.HasPrefix(name, "q") {
+			fields = append(fields, name)
+		}
+	}
+	return fields
+}
+
 func (b bundle) appendFails(t *testing.T, f event.Fence, from, to uint64, want error) {
 	t.Helper()
 	if err := b.log.Append(t.Context(), []eventlog.Append{deltas(b.id, f, from, to)})[0]; !errors.Is(err, want) {
@@ -63,6 +108,9 @@ func seesLostTail(t *testing.T, open Open) {
 	b.claim(t, f, 1)
 	b.append(t, f, 1, 5)
 	b.keep(t, 4)
+	for range 3 { // however often it is tried
+		b.appendFails(t, f, 6, 6, eventlog.ErrVanished)
+	}
 	b.appendFails(t, f, 6, 7, eventlog.ErrVanished)
 	b.claim(t, f, 1)
 	b.append(t, f, 1, 7)

@@ -112,6 +112,8 @@ func Run(t *testing.T, open Open) {
 	t.Run("one batch serves many tasks, each with its own outcome", func(t *testing.T) { batches(t, open) })
 	runClaims(t, open)
 	runLosses(t, open)
+	t.Run("what a claim counts goes with its holder", func(t *testing.T) { leavesNothing(t, open) })
+	t.Run("what the claim counts is what the stream holds", func(t *testing.T) { countsWell(t, open) })
 }
 
 func reads(t *testing.T, open Open) {

@@ -3,8 +3,9 @@
 --
 -- KEYS[1] event stream
 -- KEYS[2] claim: hash {n nonce, w worker, f fence, h hop, g generation, s start,
---         b beat, l losses}. n is '' when nobody holds it, '-' when its holder
---         has an outcome. Times are this server's, in milliseconds.
+--         b beat, l losses, q<nonce><fence> see append.lua}. n is '' when nobody
+--         holds it, '-' when its holder has an outcome. Times are this server's,
+--         in milliseconds.
 -- ARGV[1] id of the entry, <fence>-0
 -- ARGV[2] event JSON
 -- ARGV[3] nonce of the writer
@@ -57,7 +58,9 @@ if losses > told and losses >= tonumber(ARGV[13]) then
 end
 
 -- A newer attempt keeps the claim: if it is lost, its own record finds that.
-if unclaimed(c) or not same or c[2] <= ARGV[6] then
+local takes = unclaimed(c) or not same or c[2] <= ARGV[6]
+if takes then
+  redis.call('DEL', KEYS[2]) -- with what its holders have written
   redis.call('HSET', KEYS[2], 'n', ARGV[3], 'w', ARGV[12], 'f', ARGV[6], 'h', ARGV[8], 'g', ARGV[7], 's', now, 'b', now, 'l', losses)
   redis.call('EXPIRE', KEYS[2], ARGV[4])
 end
@@ -68,6 +71,7 @@ if type(added) == 'table' and added.err then
   if #there == 1 and there[1][2][4] == ARGV[3] then return {0, losses, lost or {}} end
   return {1, losses, lost or {}}
 end
+if takes then redis.call('HSET', KEYS[2], 'q' .. ARGV[3] .. ARGV[6], 1) end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 redis.call('PUBLISH', ARGV[5], ARGV[1] .. ' ' .. ARGV[2])
 return {0, losses, lost or {}}
