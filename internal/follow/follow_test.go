@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -97,6 +98,19 @@ func (b *bundle) end(id task.ID, s task.Status, generation uint8) {
 		b.t.Error(err)
 	}
 	b.next++
+}
+
+// endUnheard makes a task end of which neither its stream nor anybody tells.
+func (b *bundle) endUnheard(id task.ID) {
+	b.t.Helper()
+	ctx, model := context.Background(), b.id()
+	b.end(model, task.Succeeded, 0)
+	state, err1 := b.rdb.HGetAll(ctx, rediskey.Task(0, model)).Result()
+	result, err2 := b.rdb.Get(ctx, rediskey.Result(0, model)).Result()
+	err3 := b.rdb.Set(ctx, rediskey.Result(0, id), strings.ReplaceAll(result, string(model), string(id)), 0).Err()
+	if err := errors.Join(err1, err2, err3, b.rdb.HSet(ctx, rediskey.Task(0, id), state).Err()); err != nil {
+		b.t.Error(err)
+	}
 }
 
 func (b *bundle) claim(id task.ID, f event.Fence, attempt int) {
@@ -466,6 +480,31 @@ func TestAWatcherThatMissedTheEndIsToldAtTheHeartbeat(t *testing.T) {
 		t.Fatal(err)
 	}
 	if e, err := c.Next(ctx); err != nil || e.Type != event.Expired {
+		t.Errorf("got %+v, %v", e, err)
+	}
+}
+
+// Of a stream that is lost the task alone knows the end, and not every beat asks.
+func TestAnEndWithoutAStreamIsToldAtSomeHeartbeat(t *testing.T) {
+	const beat = 50 * time.Millisecond
+	b := setup(t, follow.Params{Heartbeat: beat})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	id, f := b.id(), fence(0, 1)
+	b.claim(id, f, 1)
+	c, err := b.follower.Follow(ctx, id, event.ID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 2 {
+		if _, err := c.Next(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-time.After(3 * beat / 2) // past the first, which asks
+	b.endUnheard(id)
+	if e, err := c.Next(ctx); err != nil || e.Type != event.Succeeded {
 		t.Errorf("got %+v, %v", e, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/penstock/penstock/internal/eventlog"
 	"github.com/penstock/penstock/internal/lifecycle"
+	"github.com/penstock/penstock/schema/event"
 	"github.com/penstock/penstock/schema/task"
 )
 
@@ -162,9 +163,15 @@ func (f *Follower) makeReady(d *feed) {
 	}
 }
 
-// lookups is how many watched tasks are looked up in one round trip: so few that
-// events do not wait for long behind them.
-const lookups = 32
+const (
+	// lookups is how many watched tasks are looked up in one round trip: so few that
+	// events do not wait for long behind them.
+	lookups = 32
+	// endsEvery is how many beats there are to one that asks whether tasks have ended,
+	// too. An end is an event of the stream, where every beat finds it; only of a
+	// stream that is lost does the task alone know.
+	endsEvery = 4
+)
 
 // runHeartbeat looks every watched task up from time to time, in case a live
 // event was lost without anybody noticing.
@@ -172,24 +179,24 @@ func (f *Follower) runHeartbeat(ctx context.Context) {
 	ticker := time.NewTicker(f.p.Heartbeat)
 	defer ticker.Stop()
 	var all []watched
-	for {
+	for beat := 0; ; beat++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
 		all = f.watchedTasks(all)
-		f.lookUpAll(ctx, all)
+		f.lookUpAll(ctx, all, beat%endsEvery == 0)
 	}
 }
 
 // lookUpAll spreads the round trips over half the time until the next beat:
 // thousands of tasks at once would hold up the events.
-func (f *Follower) lookUpAll(ctx context.Context, all []watched) {
+func (f *Follower) lookUpAll(ctx context.Context, all []watched, ends bool) {
 	between := f.p.Heartbeat / time.Duration(2+2*len(all)/lookups)
 	for more := len(all) > 0; more; {
 		n := min(len(all), lookups)
-		if err := f.lookUp(ctx, all[:n]); err != nil {
+		if err := f.lookUp(ctx, all[:n], ends); err != nil {
 			f.p.Log.Debug("look up watched tasks", "err", err)
 			return
 		}
@@ -228,13 +235,38 @@ func (f *Follower) standing(all []watched) []watched {
 }
 
 // lookUp compares what Redis holds of tasks with what their watchers have got,
-// and lets those read again who lack something.
-func (f *Follower) lookUp(ctx context.Context, some []watched) error {
+// and lets those read again who lack something. Ends has it ask for those, too.
+func (f *Follower) lookUp(ctx context.Context, some []watched, ends bool) error {
 	heard := f.heard(some)
 	if len(heard) == 0 {
 		return nil
 	}
-	ids := make([]task.ID, len(heard)) // without those of which nobody waits
+	there, err := f.log.Nexts(ctx, heard)
+	if err != nil {
+		return err
+	}
+	if ends {
+		if err := f.lookForEnds(ctx, heard, there); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, h := range heard {
+		if d := f.feeds[h.ID]; d != nil {
+			for _, w := range d.watches {
+				if w.seen.Less(there[i]) && w.pos == d.end() {
+					w.reread()
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// lookForEnds puts the ends of tasks in the place of what comes before them.
+func (f *Follower) lookForEnds(ctx context.Context, heard []eventlog.Range, there []event.ID) error {
+	ids := make([]task.ID, len(heard))
 	for i, h := range heard {
 		ids[i] = h.ID
 	}
@@ -242,23 +274,9 @@ func (f *Follower) lookUp(ctx context.Context, some []watched) error {
 	if err != nil {
 		return err
 	}
-	nexts, err := f.log.Nexts(ctx, heard)
-	if err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i, id := range ids {
-		there := nexts[i]
-		if there.Less(ends[i]) {
-			there = ends[i]
-		}
-		if d := f.feeds[id]; d != nil {
-			for _, w := range d.watches {
-				if w.seen.Less(there) && w.pos == d.end() {
-					w.reread()
-				}
-			}
+	for i, end := range ends {
+		if there[i].Less(end) {
+			there[i] = end
 		}
 	}
 	return nil
