@@ -23,7 +23,8 @@ type about struct {
 
 	// As net/http gave them. The writer is nil where no Server serves the request.
 	http.ResponseWriter
-	r *http.Request
+	r        *http.Request
+	patience *patience // of the Server
 
 	ctx   context.Context       // of the request, with its place in a trace
 	rest  func(context.Context) // of the answer, see Later; nil: none

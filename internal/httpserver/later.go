@@ -61,7 +61,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // route is apart so that nothing of it stays on the stack.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) *about {
-	known := &about{ResponseWriter: w, r: r}
+	known := &about{ResponseWriter: w, r: r, patience: &s.patience}
 	s.echo.ServeHTTP(known, r)
 	return known
 }

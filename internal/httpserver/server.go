@@ -32,8 +32,9 @@ type Server struct {
 	ready lifecycle.Readiness
 	bad   error // a configuration that New could not use; Listen returns it
 
-	metrics *metrics
-	routes  func() map[string]bool // by path; called first when all are there
+	metrics  *metrics
+	patience patience
+	routes   func() map[string]bool // by path; called first when all are there
 
 	mux        *http.ServeMux // of the admin listener
 	api, admin *http.Server

@@ -1,8 +1,8 @@
 package httpserver
 
 import (
-	"errors"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -19,16 +19,21 @@ func BeginStream(c echo.Context) error {
 }
 
 // StreamWriter writes the frames of an event stream, each in one write and one
-// flush with its own deadline: nothing waits for a client for long.
+// flush. Nothing waits for a client for long: whoever does not take a frame in
+// time is cut.
 type StreamWriter struct {
 	to      http.ResponseWriter
-	known   *about // counts what is written past Echo
+	known   *about // counts what is written past Echo, and knows the server's patience
 	timeout time.Duration
 }
 
 // NewStreamWriter returns a writer that gives a client so long for one event.
 func NewStreamWriter(c echo.Context, timeout time.Duration) StreamWriter {
-	return StreamWriter{to: c.Response(), known: &about{}, timeout: timeout}
+	p := aboutOf(c).patience
+	if p == nil { // a router that no Server serves
+		p = new(patience)
+	}
+	return StreamWriter{to: c.Response(), known: &about{patience: p}, timeout: timeout}
 }
 
 // NewLaterWriter is NewStreamWriter for what Later runs: it writes past Echo, so
@@ -45,28 +50,21 @@ func NewLaterWriter(c echo.Context, timeout time.Duration) StreamWriter {
 // larger than one event of tokens.
 const slowest = 1 << 20
 
-// Send writes one frame. Its deadline ends with it: net/http would keep it for
-// what the client asks next on the same connection.
+// Send writes one frame.
 func (w StreamWriter) Send(frame []byte) error {
-	if err := w.deadline(time.Now().Add(w.timeout + time.Duration(len(frame)/slowest)*time.Second)); err != nil {
-		return err
+	w.known.patience.begin(w.to, time.Now().Add(w.timeout+time.Duration(len(frame)/slowest)*time.Second))
+	err := w.write(frame)
+	if cut := w.known.patience.end(w.to); cut && err == nil {
+		return os.ErrDeadlineExceeded // as late as it was, nothing can follow it
 	}
+	return err
+}
+
+func (w StreamWriter) write(frame []byte) error {
 	n, err := w.to.Write(frame)
 	w.known.sent += int64(n)
 	if err != nil {
 		return err
 	}
-	if err := http.NewResponseController(w.to).Flush(); err != nil {
-		return err
-	}
-	return w.deadline(time.Time{})
-}
-
-// deadline sets that of the next write. A recorder in a test has none; a real
-// connection always has.
-func (w StreamWriter) deadline(at time.Time) error {
-	if err := http.NewResponseController(w.to).SetWriteDeadline(at); !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	return nil
+	return http.NewResponseController(w.to).Flush()
 }
