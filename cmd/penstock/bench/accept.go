@@ -105,7 +105,9 @@ func (r *Result) join(o Result) {
 	if r.Latency == nil {
 		r.Latency = hdrhistogram.New(1, slowest.Microseconds(), digits)
 	}
-	r.Latency.Merge(o.Latency)
+	if o.Latency != nil { // nil where nobody calls
+		r.Latency.Merge(o.Latency)
+	}
 	r.Calls += o.Calls
 	r.Failed += o.Failed
 	r.Elapsed += o.Elapsed

@@ -207,7 +207,7 @@ func bareEventsCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address")
-	c.Flags().StringVar(&feed, "feed", "", "URL of the Redis that events come from; empty: the server makes them itself")
+	c.Flags().StringVar(&feed, "feed", "", "URL of a Redis from which events come as well; empty: from none")
 	return c
 }
 

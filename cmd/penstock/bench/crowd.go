@@ -11,27 +11,49 @@ import (
 
 // Crowd compares what it costs to hold event streams of which nothing comes, and
 // how fast events reach some of them, with a bare server of event streams, which
-// makes its events itself or takes them from Redis. The servers are processes of
-// their own, one after another, and the streams are opened by this process.
+// makes its events itself or has them from elsewhere. The servers are processes of
+// their own, and the streams are opened by this process. Sides are measured in
+// turns, in two rounds of which the second goes backwards, so that a machine that
+// becomes steadily slower or faster favours none.
 type Crowd struct {
-	Streams int
+	Streams int           // opened anew for each server in each round
 	Rate    float64       // events a second, each to a random stream
 	Settle  time.Duration // from when the streams are open until memory is read
-	Length  time.Duration // how long events come
+	Length  time.Duration // how long events come to a side, both rounds together
 }
 
-// CrowdSide is one server over one protocol.
+// rounds is how often each side is measured.
+const rounds = 2
+
+// CrowdSide is one server over one protocol whose events come in one way.
 type CrowdSide struct {
 	Protocol string
-	PerHead  float64 // bytes of resident memory for each stream
-	Write    Result  // what it took to hand an event in; no calls where nobody does
-	Delivery Result  // from the stamp, before that, until a client had the event
-	CPU      time.Duration
+	PerHead  float64       // bytes of resident memory for each stream; the mean of the rounds
+	Write    Result        // what it took to hand an event in; no calls where nobody does
+	Delivery Result        // from the stamp, before that, until a client had the event
+	CPU      time.Duration // of the server, while events came
 }
 
-// CrowdSides are the servers over one protocol: ours, and bare ones. Bare makes
-// its events itself, Told has them from another process over HTTP, Fed from Redis.
+// join adds the other of two rounds.
+func (s *CrowdSide) join(o CrowdSide) {
+	s.PerHead = (s.PerHead + o.PerHead) / rounds
+	s.Write.join(o.Write)
+	s.Delivery.join(o.Delivery)
+	s.CPU += o.CPU
+}
+
+// CrowdSides are the sides over one protocol: our server, and a bare one that on
+// the same streams makes the events of Bare itself, has those of Told from another
+// process over HTTP, and those of Fed from Redis.
 type CrowdSides struct{ Ours, Bare, Told, Fed CrowdSide }
+
+// join adds the other of two rounds.
+func (s *CrowdSides) join(o CrowdSides) {
+	s.Ours.join(o.Ours)
+	s.Bare.join(o.Bare)
+	s.Told.join(o.Told)
+	s.Fed.join(o.Fed)
+}
 
 // Memory is our memory of a stream over the bare server's.
 func (s CrowdSides) Memory() float64 { return s.Ours.PerHead / s.Bare.PerHead }
@@ -50,67 +72,87 @@ const (
 
 // venue is a server of streams.
 type venue interface {
-	// where is the process and the URL of each of n streams.
-	where(n int) (pid int, urls []string)
+	// pid is its process.
+	pid() int
+	// where is the URL of each of n streams.
+	where(n int) []string
 	// collect has the process collect its garbage, once.
 	collect(ctx context.Context) error
 	// begin is called once the memory was read.
 	begin(ctx context.Context) error
-	// emit has events of a rate written for a length, and says how many there were
-	// and how long the writes took, if the server does not write them itself.
-	emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error)
 }
 
-// side measures one server.
-func (c Crowd) side(ctx context.Context, v venue, protocol string) (out CrowdSide, err error) {
-	pid, urls := v.where(c.Streams)
+// act is a way in which events come to a crowd, and the side that it measures.
+type act struct {
+	side *CrowdSide
+	// emit has events of a rate written for a length, and says how many there were
+	// and how long the writes took, if the server does not write them itself.
+	emit func(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error)
+}
+
+// hold opens the crowd at one server, and has one act after another on the same
+// streams.
+func (c Crowd) hold(ctx context.Context, v venue, protocol string, acts ...act) error {
 	before, err := c.empty(ctx, v, protocol)
 	if err != nil {
-		return out, err
+		return err
 	}
 	a := newAudience(protocol)
 	defer a.close()
-	if err := a.open(ctx, urls); err != nil {
-		return out, err
+	if err := a.open(ctx, v.where(c.Streams)); err != nil {
+		return err
 	}
-	after, err := c.settled(ctx, v, pid)
+	after, err := c.settled(ctx, v)
 	if err != nil {
-		return out, err
+		return err
 	}
-	out = CrowdSide{Protocol: protocol, PerHead: float64(after-before) / float64(c.Streams)}
 	if err := v.begin(ctx); err != nil {
-		return out, err
+		return err
 	}
-	if err := v.collect(ctx); err != nil { // what it took to begin is no event's
-		return out, err
+	for _, act := range acts {
+		*act.side = CrowdSide{Protocol: protocol, PerHead: float64(after-before) / float64(c.Streams)}
+		if err := c.perform(ctx, v, a, act); err != nil {
+			return err
+		}
 	}
-	m, err := startMeter([]Part{{"server", pid}})
+	return nil
+}
+
+// perform has one act, after a second of it that does not count.
+func (c Crowd) perform(ctx context.Context, v venue, a *audience, act act) (err error) {
+	if err := v.collect(ctx); err != nil { // what came before is no event's of this act
+		return err
+	}
+	runtime.GC() // and not among the events, where it would take the processors from the server
+	if _, _, err := c.deliver(ctx, a, act, warmUp); err != nil {
+		return err
+	}
+	m, err := startMeter([]Part{{"server", v.pid()}})
 	if err != nil {
-		return out, err
+		return err
 	}
-	if out.Write, out.Delivery, err = c.deliver(ctx, v, a); err != nil {
-		return out, err
+	if act.side.Write, act.side.Delivery, err = c.deliver(ctx, a, act, c.Length/rounds); err != nil {
+		return err
 	}
 	used, err := m.stop()
 	if err != nil {
-		return out, err
+		return err
 	}
-	out.CPU = used[0]
-	return out, nil
+	act.side.CPU = used[0]
+	return nil
 }
 
 // empty is the memory of a process that has held some streams, and does not any
 // more: what it keeps for itself then, such as its connections to Redis, is no
 // stream's.
 func (c Crowd) empty(ctx context.Context, v venue, protocol string) (int64, error) {
-	pid, urls := v.where(min(2*doors, c.Streams))
 	a := newAudience(protocol)
-	err := a.open(ctx, urls)
+	err := a.open(ctx, v.where(min(2*doors, c.Streams)))
 	a.close()
 	if err != nil {
 		return 0, err
 	}
-	return c.settled(ctx, v, pid)
+	return c.settled(ctx, v)
 }
 
 // collections bring memory to where a process that does nothing comes by itself
@@ -119,7 +161,7 @@ func (c Crowd) empty(ctx context.Context, v venue, protocol string) (int64, erro
 const collections = 4
 
 // settled is the memory of a process after that.
-func (c Crowd) settled(ctx context.Context, v venue, pid int) (int64, error) {
+func (c Crowd) settled(ctx context.Context, v venue) (int64, error) {
 	for range collections {
 		if err := v.collect(ctx); err != nil {
 			return 0, err
@@ -128,29 +170,26 @@ func (c Crowd) settled(ctx context.Context, v venue, pid int) (int64, error) {
 			return 0, err
 		}
 	}
-	return system.Resident(pid)
+	return system.Resident(v.pid())
 }
 
 // arrival is how long the last events may take.
 const arrival = 5 * time.Second
 
-// deliver has events written, after a second of such that do not count, and
-// demands that every one comes.
-func (c Crowd) deliver(ctx context.Context, v venue, a *audience) (writes, delivery Result, err error) {
-	runtime.GC() // and not among the events, where it would take the processors from the server
-	for _, length := range []time.Duration{warmUp, c.Length} {
-		a.forget()
-		var sent int
-		if sent, writes, err = v.emit(ctx, c.Rate, length); err != nil {
-			return writes, delivery, err
+// deliver has events of an act written for a length, and demands that every one
+// comes.
+func (c Crowd) deliver(ctx context.Context, a *audience, act act, length time.Duration) (writes, delivery Result, err error) {
+	a.forget()
+	sent, writes, err := act.emit(ctx, c.Rate, length)
+	if err != nil {
+		return writes, delivery, err
+	}
+	for deadline := time.Now().Add(arrival); a.heard() < sent; {
+		if time.Now().After(deadline) {
+			return writes, delivery, fmt.Errorf("%d events were written, and %d came: %w", sent, a.heard(), a.lost())
 		}
-		for deadline := time.Now().Add(arrival); a.heard() < sent; {
-			if time.Now().After(deadline) {
-				return writes, delivery, fmt.Errorf("%d events were written, and %d came: %w", sent, a.heard(), a.lost())
-			}
-			if err := waitUntil(ctx, time.Now().Add(20*time.Millisecond)); err != nil {
-				return writes, delivery, err
-			}
+		if err := waitUntil(ctx, time.Now().Add(20*time.Millisecond)); err != nil {
+			return writes, delivery, err
 		}
 	}
 	return writes, a.result(), a.lost()

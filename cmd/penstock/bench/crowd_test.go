@@ -5,14 +5,18 @@ import (
 	"errors"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/alicebob/miniredis/v2"
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
@@ -43,53 +47,12 @@ func TestEnoughFiles(t *testing.T) {
 }
 
 // inside is the bare server as a venue, in this process.
-type inside struct{ url string }
+type inside struct{ bareVenue }
 
-func (v inside) where(n int) (int, []string) {
-	urls := make([]string, n)
-	for i := range urls {
-		urls[i] = v.url + "/events"
-	}
-	return os.Getpid(), urls
-}
+func (inside) pid() int { return os.Getpid() }
 
-func (inside) begin(context.Context) error { return nil }
-
-func (v inside) collect(ctx context.Context) error {
-	return bareVenue{&bareChild{url: v.url}}.collect(ctx)
-}
-
-func (v inside) emit(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
-	return bareVenue{&bareChild{url: v.url}}.emit(ctx, rate, length)
-}
-
-// told is inside with events that come over HTTP.
-type told struct{ inside }
-
-func (v told) emit(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
-	return toldVenue{bareVenue{&bareChild{url: v.url}}}.emit(ctx, rate, length/50)
-}
-
-// fed is inside with events that come from Redis.
-type fed struct {
-	inside
-	rdb redis.UniversalClient
-}
-
-func (v fed) emit(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
-	return fedVenue{rdb: v.rdb}.emit(ctx, rate, length/50)
-}
-
-// losing claims one more event than there were.
-type losing struct{ inside }
-
-func (v losing) emit(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
-	n, writes, err := v.inside.emit(ctx, rate, length)
-	return n + 1, writes, err
-}
-
-// serveBare serves the bare server; with a rdb, one that it feeds.
-func serveBare(t *testing.T, rdb redis.UniversalClient) inside {
+// serveBare serves the bare server, with a Redis that feeds it.
+func serveBare(t *testing.T) inside {
 	t.Helper()
 	if _, err := os.Stat("/proc/self/statm"); err != nil {
 		t.Skip("no /proc here")
@@ -98,49 +61,70 @@ func serveBare(t *testing.T, rdb redis.UniversalClient) inside {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rdb := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
 	ctx, stop := context.WithCancel(context.Background())
-	events := &bare.Events{Plan: func(rate float64, length time.Duration) []time.Duration { return Poisson(rate, length/50, 1) }}
+	events := &bare.Events{Plan: func(rate float64, length time.Duration) []time.Duration { return Poisson(rate, length, 1) }}
 	var g errgroup.Group
 	g.Go(func() error { return events.Serve(ctx, ln) })
-	if rdb != nil {
-		g.Go(func() error { return events.Feed(ctx, rdb) })
-	}
+	g.Go(func() error { return events.Feed(ctx, rdb) })
 	t.Cleanup(func() {
 		stop()
-		if err := g.Wait(); err != nil {
+		if err := errors.Join(g.Wait(), rdb.Close()); err != nil {
 			t.Error(err)
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return inside{url: "http://" + ln.Addr().String()}
+	return inside{bareVenue{&bareChild{url: "http://" + ln.Addr().String()}, rdb}}
+}
+
+// hurry is how much shorter acts are here.
+const hurry = 50
+
+// hurried is an act in less time.
+func hurried(a act) act {
+	emit := a.emit
+	a.emit = func(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
+		return emit(ctx, rate, length/hurry)
+	}
+	return a
 }
 
 func TestCrowd(t *testing.T) {
-	c := Crowd{Streams: 30, Rate: 2000, Length: time.Second}
-	heard := func(t *testing.T, v venue, protocol string) {
-		t.Helper()
-		out, err := c.side(t.Context(), v, protocol)
-		if err != nil {
+	c := Crowd{Streams: 30, Rate: 2000, Length: 2 * time.Second}
+	due := int64(len(Poisson(c.Rate, c.Length/2/hurry, 1))) // half of them come in a round
+	for _, protocol := range []string{overHTTP1, overH2C} {
+		v, r := serveBare(t), round{}
+		acts := r.acts(v.bareVenue)
+		for i := range acts {
+			acts[i] = hurried(acts[i])
+		}
+		if err := c.hold(t.Context(), v, protocol, acts...); err != nil {
 			t.Fatal(err)
 		}
-		if out.Delivery.Calls == 0 {
-			t.Error("no event is counted")
+		for _, s := range []struct {
+			name   string
+			side   CrowdSide
+			writes int64
+		}{
+			{"the server's own", r.sides.Bare, 0},
+			{"those that are published over HTTP", r.sides.Told, due},
+			{"those from Redis", r.sides.Fed, due},
+		} {
+			t.Run("every event is heard over "+protocol+", of "+s.name, func(t *testing.T) {
+				if s.side.Delivery.Calls != due || s.side.Write.Calls != s.writes {
+					t.Errorf("%d were heard and %d writes timed; want %d and %d", s.side.Delivery.Calls, s.side.Write.Calls, due, s.writes)
+				}
+				if p99 := s.side.Delivery.Quantile(99); p99 <= 0 || p99 > 5*time.Second {
+					t.Errorf("p99 is %s", p99)
+				}
+				if s.side.Protocol != protocol || s.side.PerHead != r.sides.Bare.PerHead {
+					t.Errorf("%q with %f bytes; the first has %f", s.side.Protocol, s.side.PerHead, r.sides.Bare.PerHead)
+				}
+			})
 		}
-		if p99 := out.Delivery.Quantile(99); p99 <= 0 || p99 > 5*time.Second {
-			t.Errorf("p99 is %s", p99)
-		}
-	}
-	for _, protocol := range []string{overHTTP1, overH2C} {
-		t.Run("every event is heard over "+protocol, func(t *testing.T) { heard(t, serveBare(t, nil), protocol) })
-		t.Run("and those that are published over HTTP, over "+protocol, func(t *testing.T) { heard(t, told{serveBare(t, nil)}, protocol) })
-		t.Run("and those from Redis over "+protocol, func(t *testing.T) {
-			rdb := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
-			t.Cleanup(func() { _ = rdb.Close() })
-			heard(t, fed{serveBare(t, rdb), rdb}, protocol)
-		})
 	}
 	t.Run("one that is not there is not a stream", func(t *testing.T) {
-		v := serveBare(t, nil)
+		v := serveBare(t)
 		a := newAudience(overHTTP1)
 		defer a.close()
 		if err := a.open(t.Context(), []string{v.url + "/nothing"}); err == nil {
@@ -151,10 +135,88 @@ func TestCrowd(t *testing.T) {
 
 func TestAnEventThatDoesNotComeIsAnError(t *testing.T) {
 	t.Parallel() // it waits for as long as an event may take
-	_, err := Crowd{Streams: 2, Rate: 2000, Length: time.Second}.side(t.Context(), losing{serveBare(t, nil)}, overHTTP1)
+	v, side := serveBare(t), CrowdSide{}
+	losing := hurried(act{&side, func(ctx context.Context, rate float64, length time.Duration) (int, Result, error) {
+		n, writes, err := v.own(ctx, rate, length)
+		return n + 1, writes, err
+	}})
+	err := Crowd{Streams: 2, Rate: 2000, Length: time.Second}.hold(t.Context(), v, overHTTP1, losing)
 	if err == nil || !strings.Contains(err.Error(), "were written") {
 		t.Errorf("the error is %v", err)
 	}
+}
+
+func TestTheSecondRoundGoesBackwards(t *testing.T) {
+	there, back := round{}, round{backwards: true}
+	for _, c := range []struct {
+		name string
+		acts []act
+		want []*CrowdSide
+	}{
+		{"there", there.acts(bareVenue{}), []*CrowdSide{&there.sides.Bare, &there.sides.Told, &there.sides.Fed}},
+		{"and back", back.acts(bareVenue{}), []*CrowdSide{&back.sides.Fed, &back.sides.Told, &back.sides.Bare}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got []*CrowdSide
+			for _, a := range c.acts {
+				got = append(got, a.side)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("the acts measure %p, want %p", got, c.want)
+			}
+		})
+	}
+}
+
+// draw makes up both rounds of a side, and what they come to.
+func draw(r *rand.Rand) (one, other, both CrowdSide) {
+	writes, deliveries := newTally(), newTally()
+	result := func(all *tally) Result {
+		t := newTally()
+		for range 1 + r.IntN(200) {
+			took := time.Duration(r.ExpFloat64() * float64(time.Millisecond))
+			t.add(took, nil)
+			all.add(took, nil)
+		}
+		t.failed = int64(r.IntN(3))
+		all.failed += t.failed
+		return merge([]*tally{t}, time.Duration(r.IntN(1e9)))
+	}
+	side := func() CrowdSide {
+		return CrowdSide{overH2C, 1e5 * r.Float64(), result(writes), result(deliveries), time.Duration(r.IntN(1e9))}
+	}
+	one, other = side(), side()
+	return one, other, CrowdSide{
+		Protocol: overH2C,
+		PerHead:  (one.PerHead + other.PerHead) / 2,
+		Write:    merge([]*tally{writes}, one.Write.Elapsed+other.Write.Elapsed),
+		Delivery: merge([]*tally{deliveries}, one.Delivery.Elapsed+other.Delivery.Elapsed),
+		CPU:      one.CPU + other.CPU,
+	}
+}
+
+func TestJoinedRounds(t *testing.T) {
+	t.Run("each side has the events, the quantiles and the processor time of both, and the mean of the memory", func(t *testing.T) {
+		for seed := range uint64(20) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			var got, other, want CrowdSides
+			got.Ours, other.Ours, want.Ours = draw(r)
+			got.Bare, other.Bare, want.Bare = draw(r)
+			got.Told, other.Told, want.Told = draw(r)
+			got.Fed, other.Fed, want.Fed = draw(r)
+			got.join(other)
+			if diff := cmp.Diff(want, got, cmp.Comparer((*hdrhistogram.Histogram).Equals)); diff != "" {
+				t.Errorf("seed %d (-want +got):\n%s", seed, diff)
+			}
+		}
+	})
+	t.Run("where nobody writes, nobody did", func(t *testing.T) {
+		var side CrowdSide
+		side.join(CrowdSide{})
+		if side.write(99) != "-" {
+			t.Errorf("a write took %s", side.write(99))
+		}
+	})
 }
 
 func TestCrowdTable(t *testing.T) {

@@ -66,12 +66,12 @@ func (s Streams) crowds(ctx context.Context, out *StreamsReport) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(seldom))
 	out.Crowd = Crowd{Streams: s.Crowd, Rate: crowdRate, Settle: s.Turn, Length: 4 * s.Turn}
 	for _, protocol := range []string{overHTTP1, overH2C} {
-		fmt.Fprintf(s.Notes, "streams: %d over %s, of bare servers and of the results service …\n", s.Crowd, protocol)
-		pair, err := s.crowd(ctx, out.Crowd, protocol)
+		fmt.Fprintf(s.Notes, "streams: %d over %s, in turns of a bare server and of the results service …\n", s.Crowd, protocol)
+		sides, err := s.crowd(ctx, out.Crowd, protocol)
 		if err != nil {
 			return fmt.Errorf("%d streams over %s: %w", s.Crowd, protocol, err)
 		}
-		out.Crowds = append(out.Crowds, pair)
+		out.Crowds = append(out.Crowds, sides)
 	}
 	return nil
 }
@@ -82,50 +82,70 @@ const crowdStreams = 10_000
 // crowdRate is how many events a second reach a crowd.
 const crowdRate = 500
 
-func (s Streams) crowd(ctx context.Context, c Crowd, protocol string) (out CrowdSides, err error) {
-	if out.Bare, err = c.bare(ctx, protocol, func(b bareVenue) venue { return b }); err != nil {
-		return out, err
-	}
-	if out.Told, err = c.bare(ctx, protocol, func(b bareVenue) venue { return toldVenue{b} }); err != nil {
-		return out, err
-	}
-	if out.Fed, err = s.fed(ctx, c, protocol); err != nil {
-		return out, err
-	}
-	p := s.Params
-	p.Workers = -1
-	err = with(ctx, p, func(sys *system.System) error {
-		v, err := newVenue(ctx, sys, p.Redis, c.Streams)
-		if err != nil {
-			return err
+// crowd takes both rounds. One crowd is open at a time: two would be more files
+// than a process may have.
+func (s Streams) crowd(ctx context.Context, c Crowd, protocol string) (CrowdSides, error) {
+	there := round{params: s.Params, crowd: c, protocol: protocol}
+	back := there
+	back.backwards = true
+	for _, measure := range []func(context.Context) error{there.bare, there.ours, back.ours, back.bare} {
+		if err := measure(ctx); err != nil {
+			return CrowdSides{}, err
 		}
-		out.Ours, err = c.side(ctx, v, protocol)
-		return errors.Join(err, v.close())
-	})
-	return out, err
+	}
+	there.sides.join(back.sides)
+	return there.sides, nil
+}
+
+// round is each side once, over one protocol.
+type round struct {
+	params    system.Params
+	crowd     Crowd
+	protocol  string
+	backwards bool       // the acts come from the last to the first
+	sides     CrowdSides // filled by bare and ours
 }
 
 // bare measures a bare server that is started for it.
-func (c Crowd) bare(ctx context.Context, protocol string, as func(bareVenue) venue, args ...string) (CrowdSide, error) {
-	child, err := startSelf(ctx, append([]string{"bench", "bare-sse"}, args...)...)
+func (r *round) bare(ctx context.Context) error {
+	rdb, err := redisclient.New(redisclient.Config{URL: config.Secret(r.params.Redis), PoolSize: 2})
 	if err != nil {
-		return CrowdSide{}, err
-	}
-	defer child.stop()
-	out, err := c.side(ctx, as(bareVenue{child}), protocol)
-	if err != nil {
-		return out, fmt.Errorf("bare server: %w", err)
-	}
-	return out, nil
-}
-
-func (s Streams) fed(ctx context.Context, c Crowd, protocol string) (CrowdSide, error) {
-	rdb, err := redisclient.New(redisclient.Config{URL: config.Secret(s.Params.Redis), PoolSize: 2})
-	if err != nil {
-		return CrowdSide{}, err
+		return err
 	}
 	defer rdb.Close()
-	return c.bare(ctx, protocol, func(b bareVenue) venue { return fedVenue{b, rdb} }, "--feed", s.Params.Redis)
+	child, err := startSelf(ctx, "bench", "bare-sse", "--feed", r.params.Redis)
+	if err != nil {
+		return err
+	}
+	defer child.stop()
+	v := bareVenue{child, rdb}
+	if err := r.crowd.hold(ctx, v, r.protocol, r.acts(v)...); err != nil {
+		return fmt.Errorf("bare server: %w", err)
+	}
+	return nil
+}
+
+// acts are those of the bare server.
+func (r *round) acts(v bareVenue) []act {
+	acts := []act{{&r.sides.Bare, v.own}, {&r.sides.Told, v.told}, {&r.sides.Fed, v.fed}}
+	if r.backwards {
+		slices.Reverse(acts)
+	}
+	return acts
+}
+
+// ours measures the results service of a system that is started for it.
+func (r *round) ours(ctx context.Context) error {
+	p := r.params
+	p.Workers = -1
+	return with(ctx, p, func(sys *system.System) error {
+		v, err := newVenue(ctx, sys, p.Redis, r.crowd.Streams)
+		if err != nil {
+			return err
+		}
+		err = r.crowd.hold(ctx, v, r.protocol, act{&r.sides.Ours, v.emit})
+		return errors.Join(err, v.close())
+	})
 }
 
 func (s Streams) answers(ctx context.Context) (out AnswersReport, err error) {
@@ -269,7 +289,8 @@ func streamsCommand(workplace func(verb string) (bin, dir string, err error)) *c
 	var s Streams
 	c := &cobra.Command{
 		Use: "streams", Short: "First token and age of tokens beside the engine itself, and thousands of streams beside a bare server", Args: cobra.NoArgs,
-		Long: "Starts the services as processes of their own, against a Kafka and a Redis that nobody else uses.",
+		Long: `Starts the services as processes of their own, against a Kafka and a Redis that nobody
+else uses. All that is compared is measured in turns.`,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if s.Only != "" && s.Only != partAnswers && s.Only != partCrowd {
 				return &lifecycle.UsageError{Err: fmt.Errorf("--only %q: want %s or %s", s.Only, partAnswers, partCrowd)}
@@ -288,7 +309,7 @@ func streamsCommand(workplace func(verb string) (bin, dir string, err error)) *c
 	f := c.Flags()
 	f.StringSliceVar(&s.Params.Kafka, "kafka", []string{"127.0.0.1:9092"}, "bootstrap addresses, host:port")
 	f.StringVar(&s.Params.Redis, "redis", "redis://127.0.0.1:6379/0", "URL of Redis")
-	f.DurationVar(&s.Turn, "turn", 5*time.Second, "unit of length: one makes a turn of streams, half of one a turn of plain calls, four the events to a crowd")
+	f.DurationVar(&s.Turn, "turn", 5*time.Second, "unit of length: one makes a turn of streams, half of one a turn of plain calls, four the events of each side to a crowd")
 	f.StringVar(&s.Only, "only", "", partAnswers+" or "+partCrowd+"; empty: both")
 	f.IntVar(&s.Crowd, "streams", crowdStreams, "streams that are held at once; ulimit -n must be some more")
 	return c

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,16 +27,15 @@ import (
 	"github.com/penstock/penstock/worker/backend/simulated"
 )
 
-// bareVenue is the yardstick, which writes its own events.
-type bareVenue struct{ *bareChild }
-
-func (v bareVenue) where(n int) (pid int, urls []string) {
-	urls = make([]string, n)
-	for i := range urls {
-		urls[i] = v.url + "/events"
-	}
-	return v.cmd.Process.Pid, urls
+// bareVenue is the yardstick.
+type bareVenue struct {
+	*bareChild
+	rdb redis.UniversalClient // to the Redis that feeds it
 }
+
+func (v bareVenue) pid() int { return v.cmd.Process.Pid }
+
+func (v bareVenue) where(n int) []string { return slices.Repeat([]string{v.url + "/events"}, n) }
 
 func (bareVenue) begin(context.Context) error { return nil }
 
@@ -44,7 +44,8 @@ func (v bareVenue) collect(ctx context.Context) error {
 	return err
 }
 
-func (v bareVenue) emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
+// own has the yardstick write its own events.
+func (v bareVenue) own(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
 	q := url.Values{"rate": {fmt.Sprint(rate)}, "for": {length.String()}}
 	text, err := order(ctx, http.MethodPost, v.url+"/emit?"+q.Encode(), "")
 	if err != nil {
@@ -54,24 +55,17 @@ func (v bareVenue) emit(ctx context.Context, rate float64, length time.Duration)
 	return sent, writes, err
 }
 
-// toldVenue is the yardstick to which another process publishes, over HTTP: a
-// server of streams whose events are made elsewhere has no shorter way.
-type toldVenue struct{ bareVenue }
-
-func (v toldVenue) emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
+// told publishes events to the yardstick, over HTTP: a server of streams whose
+// events are made elsewhere has no shorter way.
+func (v bareVenue) told(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
 	return emit(ctx, rate, length, func() error {
 		_, err := order(ctx, http.MethodPost, v.url+"/publish", strconv.FormatInt(time.Now().UnixMicro(), 10))
 		return err
 	})
 }
 
-// fedVenue is the yardstick that takes its events from Redis.
-type fedVenue struct {
-	bareVenue
-	rdb redis.UniversalClient
-}
-
-func (v fedVenue) emit(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
+// fed publishes events on Redis, from where the yardstick takes them.
+func (v bareVenue) fed(ctx context.Context, rate float64, length time.Duration) (sent int, writes Result, err error) {
 	return emit(ctx, rate, length, func() error {
 		if err := v.rdb.Publish(ctx, bare.Channel, time.Now().UnixMicro()).Err(); err != nil {
 			return fmt.Errorf("publish event: %w", err)
@@ -166,12 +160,14 @@ func submitQueued(ctx context.Context, c *client.Client, n int) ([]task.ID, erro
 	return ids, nil
 }
 
-func (v *ourVenue) where(n int) (pid int, urls []string) {
-	urls = make([]string, n)
+func (v *ourVenue) pid() int { return v.results.PID() }
+
+func (v *ourVenue) where(n int) []string {
+	urls := make([]string, n)
 	for i := range urls {
 		urls[i] = v.results.URL + "/v1/tasks/" + string(v.tasks[i]) + "/events"
 	}
-	return v.results.PID(), urls
+	return urls
 }
 
 func (v *ourVenue) collect(ctx context.Context) error {
