@@ -263,7 +263,7 @@ nobody else uses: the measurement of accepting leaves a backlog that nobody work
 	f := c.Flags()
 	f.StringSliceVar(&a.Params.Kafka, "kafka", []string{"127.0.0.1:9092"}, "bootstrap addresses, host:port")
 	f.StringVar(&a.Params.Redis, "redis", "redis://127.0.0.1:6379/0", "URL of Redis")
-	f.DurationVar(&a.Turn, "turn", 5*time.Second, "unit of length: one makes a round of accepting (of eight), three the end-to-end run, four the goodput run, 80 the streams")
+	f.DurationVar(&a.Turn, "turn", 5*time.Second, "unit of length: one makes a round of accepting (of eight), three the end-to-end run, four the goodput run, 100 the streams")
 	f.StringSliceVar(&pids, "pid", nil, "name=pid of a server whose processor time is told apart; may be repeated")
 	return c
 }

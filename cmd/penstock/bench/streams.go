@@ -64,7 +64,7 @@ const seldom = 400
 // backlog.
 func (s Streams) crowds(ctx context.Context, out *StreamsReport) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(seldom))
-	out.Crowd = Crowd{Streams: s.Crowd, Rate: crowdRate, Settle: s.Turn, Length: 4 * s.Turn}
+	out.Crowd = Crowd{Streams: s.Crowd, Rate: crowdRate, Settle: s.Turn, Length: rounds * 3 * s.Turn}
 	for _, protocol := range []string{overHTTP1, overH2C} {
 		fmt.Fprintf(s.Notes, "streams: %d over %s, in turns of a bare server and of the results service …\n", s.Crowd, protocol)
 		sides, err := s.crowd(ctx, out.Crowd, protocol)
@@ -309,7 +309,7 @@ else uses. All that is compared is measured in turns.`,
 	f := c.Flags()
 	f.StringSliceVar(&s.Params.Kafka, "kafka", []string{"127.0.0.1:9092"}, "bootstrap addresses, host:port")
 	f.StringVar(&s.Params.Redis, "redis", "redis://127.0.0.1:6379/0", "URL of Redis")
-	f.DurationVar(&s.Turn, "turn", 5*time.Second, "unit of length: one makes a turn of streams, half of one a turn of plain calls, four the events of each side to a crowd")
+	f.DurationVar(&s.Turn, "turn", 5*time.Second, "unit of length: one makes a turn of streams, half of one a turn of plain calls, six the events of each side to a crowd: a round is then as long as a heartbeat, and no side has more of them")
 	f.StringVar(&s.Only, "only", "", partAnswers+" or "+partCrowd+"; empty: both")
 	f.IntVar(&s.Crowd, "streams", crowdStreams, "streams that are held at once; ulimit -n must be some more")
 	return c
