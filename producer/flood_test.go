@@ -133,7 +133,7 @@ func (f *flood) remembered(key string, callers int) (id task.ID, whole bool) {
 	if f.unanswered() == before {
 		return id, true
 	}
-	time.Sleep(quiet)
+	<-time.After(quiet)
 	return id, false
 }
 

@@ -90,7 +90,7 @@ func needs(e event.Event) int64 {
 const measured = 256
 
 // measures tells the script whether the length is wanted once events up to a
-// sequence are there: an append that need not look takes a tenth less.
+// sequence are there: looking is time that every append would take.
 func (l *Log) measures(first, last uint64) string {
 	every := uint64(max(1, l.p.MaxLen/measured))
 	if first/every < (last+1)/every {

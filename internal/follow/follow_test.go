@@ -456,23 +456,30 @@ func TestAHoleInWhatIsLiveIsFilledFromTheStream(t *testing.T) {
 	expect("256-5 gap ", "256-6 delta 6")
 }
 
+// begun is a task that runs, and a cursor to which that was told.
+func (b *bundle) begun(ctx context.Context) (task.ID, *follow.Cursor) {
+	b.t.Helper()
+	id := b.id()
+	b.claim(id, fence(0, 1), 1)
+	c, err := b.follower.Follow(ctx, id, event.ID{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(c.Close)
+	for range 2 {
+		if _, err := c.Next(ctx); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return id, c
+}
+
 func TestAWatcherThatMissedTheEndIsToldAtTheHeartbeat(t *testing.T) {
 	b := setup(t, follow.Params{Heartbeat: 50 * time.Millisecond})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	id, f := b.id(), fence(0, 1)
-	b.claim(id, f, 1)
-	c, err := b.follower.Follow(ctx, id, event.ID{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for range 2 {
-		if _, err := c.Next(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err = b.rdb.XAdd(ctx, &redis.XAddArgs{
+	id, c := b.begun(ctx)
+	err := b.rdb.XAdd(ctx, &redis.XAddArgs{
 		Stream: rediskey.Events(0, id), ID: event.TerminalID(0).String(),
 		Values: []string{"e", `{"type":"expired","task_id":"` + string(id) + `"}`},
 	}).Err() // never published
@@ -490,18 +497,7 @@ func TestAnEndWithoutAStreamIsToldAtSomeHeartbeat(t *testing.T) {
 	b := setup(t, follow.Params{Heartbeat: beat})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	id, f := b.id(), fence(0, 1)
-	b.claim(id, f, 1)
-	c, err := b.follower.Follow(ctx, id, event.ID{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for range 2 {
-		if _, err := c.Next(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
+	id, c := b.begun(ctx)
 	<-time.After(3 * beat / 2) // past the first, which asks
 	b.endUnheard(id)
 	if e, err := c.Next(ctx); err != nil || e.Type != event.Succeeded {

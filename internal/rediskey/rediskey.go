@@ -8,7 +8,7 @@
 //	penstock:{p}:result:<id>    string: JSON of the winning terminal
 //	penstock:{p}:events:<id>    stream: its events, entry id = event id
 //	penstock:{p}:snapshot:<id>  hash: what was folded out of the stream's head
-//	penstock:{p}:claim:<id>     hash: who runs the task, and how often nothing came of it
+//	penstock:{p}:claim:<id>     hash: who runs the task, what it wrote, how often nothing came of it
 //	penstock:{p}:live:<id>      Pub/Sub channel: "<event id> <event JSON>"
 //	penstock:{p}:projection     hash {next, target}: how far the partition is applied
 //	penstock:{p}:tenant:<t>     sorted set: the tenant's tasks by time of creation

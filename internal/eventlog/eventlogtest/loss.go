@@ -35,7 +35,6 @@ func (b bundle) key() string {
 // when it was promoted.
 func (b bundle) keep(t *testing.T, n int64) {
 	t.Helper()
-	defer b.recount(t)
 	entries, err := b.rdb.XRangeN(t.Context(), b.key(), "-", "+", n).Result()
 	if err != nil {
 		t.Fatal(err)
@@ -52,26 +51,36 @@ func (b bundle) keep(t *testing.T, n int64) {
 			t.Fatal(err)
 		}
 	}
+	b.recount(t)
 }
 
 func (b bundle) claimKey() string {
 	return rediskey.Claim(topic.ResultsPartition(b.id, 12), b.id)
 }
 
-// recount makes the claim count what its stream holds.
-func (b bundle) recount(t *testing.T) {
+// top is the id of the stream's newest entry, and its writer's nonce; zero without one.
+func (b bundle) top(t *testing.T) (id event.ID, nonce any) {
 	t.Helper()
-	top, err := b.rdb.XRevRangeN(t.Context(), b.key(), "+", "-", 1).Result()
-	if err != nil || len(top) == 0 {
-		t.Fatal(err, len(top))
-	}
-	id, err := event.ParseID(top[0].ID)
+	entries, err := b.rdb.XRevRangeN(t.Context(), b.key(), "+", "-", 1).Result()
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(entries) == 0 {
+		return id, nil
+	}
+	if id, err = event.ParseID(entries[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	return id, entries[0].Values["n"]
+}
+
+// recount makes the claim count what its stream holds.
+func (b bundle) recount(t *testing.T) {
+	t.Helper()
+	id, nonce := b.top(t)
 	for _, count := range b.counts(t) {
 		err := b.rdb.HDel(t.Context(), b.claimKey(), count).Err()
-		if count == fmt.Sprint("q", top[0].Values["n"], id.Fence.Padded()) {
+		if count == fmt.Sprint("q", nonce, id.Fence.Padded()) {
 			err = b.rdb.HSet(t.Context(), b.claimKey(), count, id.Seq+1).Err()
 		}
 		if err != nil {
